@@ -1,0 +1,73 @@
+"""Op rows of artifacts: names, versions, labels, fsck."""
+
+import msgspec
+
+from loopwright.artifacts import fsck as check
+from loopwright.artifacts import names
+from loopwright.artifacts.model import LabelMove, Version
+from loopwright.kernel.ids import valid_name
+from loopwright.kernel.op import Op
+from loopwright.store.space import Space
+
+
+class NameLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A name, its kind, its newest version and its labels."""
+
+    name: str
+    kind: str
+    newest: int
+    labels: dict[str, int]
+
+
+def list_names(space: Space, actor: str) -> list[NameLine]:
+    """List the names of the Space."""
+    out = []
+    for name, kind in names.all_names(space):
+        last = names.newest(space, name)
+        number = 0 if last is None else last.number
+        out.append(NameLine(name=name, kind=kind, newest=number, labels=names.labels_of(space, name)))
+    return out
+
+
+def list_versions(space: Space, actor: str, *, name: str) -> list[Version]:
+    """List the versions of a name, oldest first."""
+    return names.versions(space, valid_name(name))
+
+
+def get_version(space: Space, actor: str, *, name: str, number: int) -> Version:
+    """Get one version of a name."""
+    return names.get(space, valid_name(name), number)
+
+
+def list_label_moves(space: Space, actor: str, *, name: str, label: str) -> list[LabelMove]:
+    """List what a label of a name has held, oldest first."""
+    return names.label_history(space, valid_name(name), valid_name(label, "label"))
+
+
+def fsck(space: Space, actor: str) -> check.FsckReport:
+    """Hash every stored byte again and follow every reference."""
+    return check.fsck(space, actor)
+
+
+def _fsck_text(report: check.FsckReport) -> str:
+    lines = [f"{report.blobs} blobs and {report.artifacts} artifacts checked, {len(report.damage)} damaged"]
+    for item in report.damage:
+        lines.append(f"  {item.digest}: {item.what}; touches {', '.join(item.touches) or 'nothing that is named'}")
+    return "\n".join(lines)
+
+
+OPS = [
+    Op(fn=list_names, http="GET /api/v1/names", action="names.read"),
+    Op(fn=list_versions, http="GET /api/v1/names/{name}/versions", action="names.read"),
+    Op(fn=get_version, http="GET /api/v1/names/{name}/versions/{number}", action="names.read"),
+    Op(fn=list_label_moves, http="GET /api/v1/names/{name}/labels/{label}", action="names.read"),
+    Op(
+        fn=fsck,
+        http="GET /api/v1/fsck",
+        action="store.check",
+        cli="fsck",
+        schema="lw.fsck/1",
+        render=_fsck_text,
+        exit_code=lambda report: 0 if report.ok else 1,
+    ),
+]

@@ -1,0 +1,206 @@
+"""Put, get and read artifacts. The blob is durable before the row that names it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loopwright.artifacts.model import Artifact
+from loopwright.kernel import canonical
+from loopwright.kernel.errors import Corrupt, Invalid, NotFound
+from loopwright.kernel.ids import valid_path
+from loopwright.store.database import Tx
+from loopwright.store.space import Space
+
+TREE_TYPE = "loopwright-tree-1"
+MIGRATIONS = [
+    """
+    CREATE TABLE artifacts(
+      digest TEXT NOT NULL, kind TEXT NOT NULL, size_bytes BIGINT NOT NULL, is_tree INTEGER NOT NULL,
+      meta TEXT NOT NULL, at_us BIGINT NOT NULL, PRIMARY KEY (digest, kind));
+    CREATE TABLE names(name TEXT PRIMARY KEY, kind TEXT NOT NULL);
+    CREATE TABLE versions(
+      name TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL, run TEXT,
+      at_us BIGINT NOT NULL, PRIMARY KEY (name, number));
+    CREATE INDEX versions_digest ON versions(digest);
+    CREATE TABLE label_moves(
+      seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, label TEXT NOT NULL, number INTEGER NOT NULL,
+      actor TEXT NOT NULL, at_us BIGINT NOT NULL);
+    CREATE INDEX label_moves_name ON label_moves(name, label, seq);
+    CREATE TABLE label_guards(name TEXT NOT NULL, label TEXT NOT NULL, PRIMARY KEY (name, label))
+    """,
+]
+
+Content = bytes | Path
+
+
+def put_blob(space: Space, content: Content, *, kind: str, meta: Mapping[str, Any]) -> Artifact:
+    """Store one blob as an artifact of a kind."""
+    digest, size = _store(space, content)
+    return _record(space, Artifact(digest=digest, kind=kind, size_bytes=size, is_tree=False, meta=dict(meta)))
+
+
+def put_tree(space: Space, files: Mapping[str, Content | str], *, kind: str, meta: Mapping[str, Any]) -> Artifact:
+    """Store a tree; a `str` content is the digest of a blob that is here.
+
+    Raises:
+        Invalid: a path leaves the tree, or one is a folder of another.
+    """
+    listing: dict[str, tuple[str, int]] = {}
+    for path in sorted(files):
+        valid_path(path)
+        content = files[path]
+        if isinstance(content, str):
+            listing[path] = (content, os.stat(space.blobs.path(content)).st_size)
+        else:
+            listing[path] = _store(space, content)
+    digest = space.blobs.put_bytes(encode_tree(listing))
+    size = sum(size for _, size in listing.values())
+    return _record(space, Artifact(digest=digest, kind=kind, size_bytes=size, is_tree=True, meta=dict(meta)))
+
+
+def encode_tree(listing: Mapping[str, tuple[str, int]]) -> bytes:
+    """The canonical listing of a tree, path -> (digest, bytes); its BLAKE3 is the tree's id.
+
+    Raises:
+        Invalid: a path is a folder of another.
+    """
+    paths = sorted(listing)
+    for path in paths:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            if "/".join(parts[:depth]) in listing:
+                raise Invalid(f"{'/'.join(parts[:depth])!r} is a file and a folder", code="tree.clash", field="path")
+    return canonical.encode([TREE_TYPE, [[path, *listing[path]] for path in paths]])
+
+
+def decode_tree(data: bytes) -> dict[str, tuple[str, int]]:
+    """Read a canonical listing back.
+
+    Raises:
+        Corrupt: the bytes are no such listing.
+    """
+    try:
+        value, end = _parse(data, 0)
+        kind, rows = value
+        listing = {path: (digest, size) for path, digest, size in rows}
+        if kind != TREE_TYPE or end != len(data) or encode_tree(listing) != data:
+            raise ValueError
+    except (ValueError, TypeError, IndexError, RecursionError, Invalid):
+        raise Corrupt("these bytes are no tree listing", code="tree.form", hint="lw fsck") from None
+    return listing
+
+
+def _parse(data: bytes, at: int) -> tuple[Any, int]:
+    mark, colon = data[at : at + 1], data.index(b":", at, at + 24)
+    size, body = int(data[at + 1 : colon]), colon + 1
+    if mark in (b"s", b"i"):
+        piece = data[body : body + size]
+        return (piece.decode() if mark == b"s" else int(piece)), body + size
+    if mark != b"l" or size > len(data):
+        raise ValueError
+    items = []
+    for _ in range(size):
+        item, body = _parse(data, body)
+        items.append(item)
+    return items, body
+
+
+def get(space: Space, digest: str, kind: str | None = None) -> Artifact:
+    """The artifact of a digest.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with space.read() as tx:
+        return find(tx, digest, kind)
+
+
+def find(tx: Tx, digest: str, kind: str | None = None) -> Artifact:
+    """The artifact of a digest, inside a transaction.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = tx.one(
+        "SELECT * FROM artifacts WHERE digest = ? AND kind = COALESCE(?, kind) ORDER BY at_us LIMIT 1", (digest, kind)
+    )
+    if row is None:
+        raise NotFound(f"no artifact {digest}", code="artifact.missing", field="digest", hint="lw fsck")
+    return Artifact(
+        digest=digest,
+        kind=row["kind"],
+        size_bytes=row["size_bytes"],
+        is_tree=bool(row["is_tree"]),
+        meta=msgspec.json.decode(row["meta"]),
+    )
+
+
+def files(space: Space, digest: str) -> dict[str, str]:
+    """The files of a tree: path -> digest."""
+    return {path: file for path, (file, _) in decode_tree(space.blobs.read(digest)).items()}
+
+
+def local_path(space: Space, digest: str, path: str | None = None) -> Path:
+    """Where the bytes of a blob, or of one file of a tree, lie on this machine.
+
+    Raises:
+        NotFound: there is no such file in the tree.
+    """
+    if path is not None:
+        listing = files(space, digest)
+        if path not in listing:
+            raise NotFound(f"no file {path!r} in {digest}", code="artifact.file", field="path")
+        digest = listing[path]
+    return space.blobs.path(digest)
+
+
+def read(space: Space, digest: str, path: str | None = None) -> bytes:
+    """The bytes of a blob, or of one file of a tree, checked against their digest."""
+    return space.blobs.read(local_path(space, digest, path).name)
+
+
+def materialise(space: Space, digest: str, folder: Path) -> Path:
+    """Write the files of a tree into a folder that is made for them; whole or not at all."""
+    if folder.is_dir():
+        return folder
+    work = space.home / "tmp" / f"{folder.name}.{os.getpid()}"
+    for path, file in files(space, digest).items():
+        target = work / path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.write_bytes(space.blobs.read(file))
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        os.rename(work, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    return folder
+
+
+def _store(space: Space, content: Content) -> tuple[str, int]:
+    if isinstance(content, Path):
+        digest = space.blobs.put_file(content)
+        return digest, os.stat(space.blobs.path(digest)).st_size
+    return space.blobs.put_bytes(content), len(content)
+
+
+def _record(space: Space, artifact: Artifact) -> Artifact:
+    def insert(tx: Tx) -> None:
+        tx.execute(
+            "INSERT INTO artifacts(digest, kind, size_bytes, is_tree, meta, at_us) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (digest, kind) DO NOTHING",
+            (
+                artifact.digest,
+                artifact.kind,
+                artifact.size_bytes,
+                int(artifact.is_tree),
+                msgspec.json.encode(artifact.meta, order="deterministic").decode(),
+                tx.now_us(),
+            ),
+        )
+
+    space.write(insert)
+    return get(space, artifact.digest, artifact.kind)

@@ -1,0 +1,49 @@
+"""Op rows: one typed function, its route, the action it needs and, where named, its command."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+Shape = Literal["query", "command", "stream", "job"]
+
+
+class Progress(Protocol):
+    """Told how far a long work has come."""
+
+    def __call__(self, done: int, total: int | None = None, what: str = "") -> None:
+        """Report `done` of `total` units."""
+
+
+def silent(done: int, total: int | None = None, what: str = "") -> None:
+    """A Progress that tells nobody."""
+
+
+class Op(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation; HTTP, OpenAPI, the remote client, the permission check and the command come from it.
+
+    Args:
+        fn: `fn(space, actor, *, ...)`, typed; its first docstring line is the help text.
+        http: verb and path, such as `GET /api/v1/names/{name}`.
+        action: what `authorize` is asked for, such as `names.read`.
+        cli: the command, such as `show` or `features rows`; none when absent.
+        positional: parameters that the command takes by position.
+        schema: the `schema` of the command's `--json` document.
+        render: turns the result into the text a person reads.
+        exit_code: turns the result into the command's exit code when it is not 0.
+    """
+
+    fn: Callable[..., Any]
+    http: str
+    action: str
+    cli: str | None = None
+    shape: Shape = "query"
+    positional: tuple[str, ...] = ()
+    schema: str | None = None
+    render: Callable[[Any], str] | None = None
+    exit_code: Callable[[Any], int] | None = None
+
+    @property
+    def name(self) -> str:
+        """`room.function`, as in `data.add`."""
+        return f"{self.fn.__module__.split('.')[1]}.{self.fn.__name__}"

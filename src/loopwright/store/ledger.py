@@ -1,0 +1,82 @@
+"""The ledger: append-only events, written in the transaction of the state that they tell of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.event import Event, EventKind
+from loopwright.store.database import Row, Tx
+
+
+def append(
+    tx: Tx,
+    actor: str,
+    kind: EventKind,
+    subject: str,
+    data: dict[str, Any],
+    *,
+    cause: int | None = None,
+    at_us: int | None = None,
+) -> int:
+    """Write one event and return its sequence number; `at_us` is when it held, the Space's time by default."""
+    now = tx.now_us()
+    row = tx.one(
+        "INSERT INTO events(at_us, known_at_us, actor, kind, subject, data, cause)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+        (
+            now if at_us is None else at_us,
+            now,
+            actor,
+            kind.name,
+            subject,
+            msgspec.json.encode(data, order="deterministic").decode(),
+            cause,
+        ),
+    )
+    assert row is not None
+    return int(row["seq"])
+
+
+def read(
+    tx: Tx,
+    *,
+    after: int = 0,
+    kinds: Sequence[str] | None = None,
+    subject: str | None = None,
+    limit: int = 1000,
+) -> list[Event]:
+    """Events after a sequence number, oldest first; of some kinds or of one subject when asked."""
+    sql, args = "SELECT * FROM events WHERE seq > ?", [after]
+    more: list[Any] = list(args)
+    if kinds is not None:
+        sql += f" AND kind IN ({','.join('?' * len(kinds))})"
+        more += kinds
+    if subject is not None:
+        sql += " AND subject = ?"
+        more.append(subject)
+    return [_event(row) for row in tx.query(sql + " ORDER BY seq LIMIT ?", [*more, limit])]
+
+
+def get(tx: Tx, seq: int) -> Event | None:
+    """One event, or None."""
+    row = tx.one("SELECT * FROM events WHERE seq = ?", (seq,))
+    return None if row is None else _event(row)
+
+
+def last_seq(tx: Tx) -> int:
+    """The newest sequence number; 0 when there is no event."""
+    return int(tx.value("SELECT COALESCE(MAX(seq), 0) FROM events"))
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        seq=row["seq"],
+        at_us=row["at_us"],
+        known_at_us=row["known_at_us"],
+        actor=row["actor"],
+        kind=row["kind"],
+        subject=row["subject"],
+        data=msgspec.json.decode(row["data"]),
+        cause=row["cause"],
+    )

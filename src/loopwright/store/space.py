@@ -1,0 +1,184 @@
+"""Space: the database, the blobs and the clock of one project, together.
+
+Opening is given the migrations of the rooms above; it knows none of them.
+"""
+
+import atexit
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from loopwright.kernel import settings as config
+from loopwright.kernel.clock import Clock, WallClock, machine_us
+from loopwright.kernel.errors import Conflict, NotFound
+from loopwright.kernel.times import format_time
+from loopwright.store.blobs import Blobs
+from loopwright.store.clock import ReplayClock
+from loopwright.store.database import Database, Tx, run_scripts
+from loopwright.store.gate import Gate
+
+T = TypeVar("T")
+HOME = ".loopwright"
+FOLDERS = ("blobs", "tmp", "spool", "run", "runs", "projects")
+MIGRATIONS = [
+    """
+    CREATE TABLE events(
+      seq INTEGER PRIMARY KEY AUTOINCREMENT, at_us BIGINT NOT NULL, known_at_us BIGINT NOT NULL, actor TEXT NOT NULL,
+      kind TEXT NOT NULL, subject TEXT NOT NULL, data TEXT NOT NULL, cause BIGINT);
+    CREATE INDEX events_subject ON events(subject, seq);
+    CREATE INDEX events_kind ON events(kind, seq);
+    CREATE TABLE clock(mode TEXT NOT NULL, now_us BIGINT NOT NULL)
+    """,
+]
+
+
+class Space:
+    """A project's store: `root` is the project's folder, `home` the store in it."""
+
+    def __init__(self, root: Path, settings: config.Settings) -> None:
+        self.root = root
+        self.home = root / HOME
+        self.settings = settings
+        self._gate = Gate(self.home / "gate")
+        self.database = Database(self.home / "space.db", self._gate)
+        self.blobs = Blobs(self.home / "blobs", self.home / "tmp")
+        self.clock: Clock = WallClock()
+        self._pid = os.getpid()
+
+    def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in one durable transaction and return what it returns."""
+        return self.database.write(fn)
+
+    def read(self) -> AbstractContextManager[Tx]:
+        """A read-only snapshot."""
+        return self.database.read()
+
+    def close(self) -> None:
+        """Close the connections; does nothing in a process that was forked from the opener's."""
+        if self._pid == os.getpid():
+            self.database.close()
+
+
+def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: bool = False) -> Space:
+    """Open the Space of a project folder, or make it.
+
+    Raises:
+        NotFound: there is none, and `create` is not set.
+        Conflict: loopwright.toml names another clock than the Space has lived on.
+    """
+    root = root.resolve()
+    home = root / HOME
+    if not home.is_dir():
+        if not create:
+            raise NotFound(f"no loopwright project in {root}", code="space.missing", hint="lw init")
+        root.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, exist_ok=True)
+    for folder in FOLDERS:
+        (home / folder).mkdir(mode=0o700, exist_ok=True)
+    settings = config.read(root)
+    space = Space(root, settings)
+    mode = _prepare(space, migrations)
+    if mode != settings.clock:
+        space.close()
+        raise Conflict(
+            f"this Space lives on the {mode} clock and loopwright.toml says {settings.clock}; a Space keeps its clock",
+            code="clock.changed",
+            hint=f'set clock = "{mode}" in loopwright.toml',
+        )
+    if mode == "replay":
+        space.database.replay = True
+        space.clock = ReplayClock(space.database)
+    atexit.register(space.close)
+    return space
+
+
+def _prepare(space: Space, migrations: Mapping[str, Sequence[str]]) -> str:
+    rooms = {"store": MIGRATIONS, **migrations}
+    with contextlib.suppress(sqlite3.OperationalError), space.read() as tx:
+        found = {row[0]: row[1] for row in tx.query("SELECT room, MAX(number) FROM migrations GROUP BY room")}
+        if all(found.get(room, 0) == len(scripts) for room, scripts in rooms.items()):
+            return str(tx.value("SELECT mode FROM clock"))
+    return space.write(lambda tx: _migrate(tx, rooms, space.settings))
+
+
+def _migrate(tx: Tx, rooms: Mapping[str, Sequence[str]], settings: config.Settings) -> str:
+    tx.execute(
+        "CREATE TABLE IF NOT EXISTS migrations("
+        "room TEXT NOT NULL, number INTEGER NOT NULL, at_us BIGINT NOT NULL, PRIMARY KEY (room, number))"
+    )
+    for room, scripts in rooms.items():
+        run_scripts(tx, room, scripts)
+    mode = tx.value("SELECT mode FROM clock")
+    if mode is None:
+        start = settings.start_us if settings.clock == "replay" and settings.start_us is not None else machine_us()
+        tx.execute("INSERT INTO clock(mode, now_us) VALUES (?, ?)", (settings.clock, start))
+        mode = settings.clock
+    return str(mode)
+
+
+_bound: Space | None = None
+_opener: Callable[[], Space] | None = None
+_job = False
+
+
+def bind(space: Space | None, *, job: bool = False) -> None:
+    """Make a Space the current one of this process; `job` says that it runs a stored project, not a folder."""
+    global _bound, _job
+    _bound, _job = space, job
+
+
+@contextlib.contextmanager
+def bound(space: Space, *, job: bool = False) -> Iterator[Space]:
+    """The Space as the current one inside a `with` block."""
+    before = (_bound, _job)
+    bind(space, job=job)
+    try:
+        yield space
+    finally:
+        bind(before[0], job=before[1])
+
+
+def job_mode() -> bool:
+    """Whether this process runs a stored project for the Space, and must not look at the project's folder."""
+    return _job
+
+
+def set_opener(opener: Callable[[], Space]) -> None:
+    """Say how the Space of the working folder is opened when none is bound."""
+    global _opener
+    _opener = opener
+
+
+def current() -> Space:
+    """The Space bound to this process, or that of the nearest folder upward.
+
+    Raises:
+        NotFound: there is none.
+    """
+    global _bound
+    if _bound is None:
+        if _opener is None:
+            raise NotFound("no loopwright project is open", code="space.missing", hint="lw init")
+        _bound = _opener()
+    return _bound
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upward that holds loopwright.toml or a Space.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / config.FILE).is_file() or (folder / HOME).is_dir():
+            return folder
+    raise NotFound(f"no loopwright project in {start} or above it", code="space.missing", hint="lw init")
+
+
+def describe_now(space: Space) -> str:
+    """The Space's time as text."""
+    return format_time(space.clock.now_us())
