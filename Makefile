@@ -1,0 +1,52 @@
+# Few verbs. `make env` is the first step of each of them, so a fresh clone needs nothing else.
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO ?= demo-flights
+UNTIL ?= 2013-07-31
+export PY
+
+.PHONY: help env demo test lint bench promised pins
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make env       build $(VENV) from the pinned requirements'
+	@echo 'make demo      four months of real flights through the loop, into ./$(DEMO)'
+	@echo 'make test      the whole test suite'
+	@echo 'make lint      ruff, mypy, the floors'
+	@echo 'make bench     measure everything; document in bench/out'
+	@echo 'make promised  measure again what has been promised so far'
+	@echo 'make pins      renew the pinned requirements'
+
+# Everything is pinned with hashes; what is built is built by pinned tools, without a look at the network.
+$(VENV)/.made: requirements/system.sh requirements/build.txt requirements/dev.txt pyproject.toml
+	@sh requirements/system.sh
+	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	@echo 'building $(VENV) from the pinned requirements (a minute or two)'
+	@$(PIP) --require-hashes -r requirements/build.txt
+	@$(PIP) --require-hashes --no-build-isolation --use-pep517 -r requirements/dev.txt
+	@$(PIP) --no-index --no-deps --no-build-isolation -e .
+	@touch $@
+
+env: $(VENV)/.made
+
+demo: env
+	$(BIN)/lw demo flights $(DEMO) --until $(UNTIL)
+
+test: env
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: env
+	$(BIN)/python bench/loop.py --json bench/out/loop.json
+
+promised: env
+	$(BIN)/python bench/loop.py --short --json bench/out/promised-loop.json
+
+pins:
+	sh requirements/pin.sh
