@@ -121,7 +121,7 @@ def _migrate(tx: Tx, rooms: Mapping[str, Sequence[str]], settings: config.Settin
 
 
 _bound: Space | None = None
-_opener: Callable[[], Space] | None = None
+_opener: Callable[..., Space] | None = None
 _job = False
 
 
@@ -147,10 +147,21 @@ def job_mode() -> bool:
     return _job
 
 
-def set_opener(opener: Callable[[], Space]) -> None:
-    """Say how the Space of the working folder is opened when none is bound."""
+def set_opener(opener: Callable[..., Space]) -> None:
+    """Say how a Space is opened: `opener(root=None, *, create=False)`."""
     global _opener
     _opener = opener
+
+
+def open_at(root: Path | None = None, *, create: bool = False) -> Space:
+    """Open the Space of a folder by the opener; by default that of the nearest folder upward.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if _opener is None:
+        raise NotFound("no loopwright project is open", code="space.missing", hint="lw init")
+    return _opener(root, create=create)
 
 
 def current() -> Space:
@@ -161,9 +172,7 @@ def current() -> Space:
     """
     global _bound
     if _bound is None:
-        if _opener is None:
-            raise NotFound("no loopwright project is open", code="space.missing", hint="lw init")
-        _bound = _opener()
+        _bound = open_at()
     return _bound
 
 

@@ -1,0 +1,136 @@
+"""The house: all rooms in floor order, and what each publishes, collected.
+
+Alone knows every room; rooms are imported when asked for, so that a command loads only what it needs.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopwright.kernel import settings as config
+from loopwright.kernel.event import EventKind
+from loopwright.kernel.op import Op, Progress
+from loopwright.store import space as spaces
+
+if TYPE_CHECKING:
+    from loopwright.store.space import Space
+
+# module -> what it publishes, in floor order
+MIGRATIONS_IN = {
+    "access": "access.permits",
+    "notes": "notes.service",
+    "artifacts": "artifacts.service",
+    "data": "data.service",
+    "runs": "runs.queries",
+    "pipelines": "pipelines.queue",
+    "serving": "serving.queries",
+    "monitors": "monitors.queries",
+    "releases": "releases.queries",
+    "loop": "loop.queries",
+    "project": "project.service",
+}
+EVENTS_IN = (
+    "store.clock",
+    "access.model",
+    "artifacts.model",
+    "data.model",
+    "runs.model",
+    "pipelines.model",
+    "models.model",
+    "serving.model",
+    "monitors.model",
+    "releases.model",
+    "loop.model",
+    "project.model",
+)
+OPS_IN = (
+    "artifacts.ops",
+    "data.ops",
+    "runs.ops",
+    "pipelines.ops",
+    "models.ops",
+    "serving.ops",
+    "monitors.ops",
+    "releases.ops",
+    "loop.ops",
+    "lineage.ops",
+    "project.ops",
+)
+JOBS_IN = ("serving.seal", "monitors.blocks", "monitors.windows", "releases.evidence", "loop.jobs")
+
+JobHandler = Callable[["Space", dict[str, Any], Progress], dict[str, Any]]
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(f"loopwright.{name}")
+    except ModuleNotFoundError as e:  # TEMPORARY until all rooms stand
+        if "loopwright" not in str(e):
+            raise
+        from unittest.mock import MagicMock
+        m = MagicMock()
+        m.MIGRATIONS, m.EVENTS, m.OPS, m.JOBS = [], [], [], {}
+        return m
+
+
+@cache
+def migrations() -> dict[str, list[str]]:
+    """The migrations of every room."""
+    return {room: _module(name).MIGRATIONS for room, name in MIGRATIONS_IN.items()}
+
+
+@cache
+def events() -> dict[str, EventKind]:
+    """Every event kind by its name."""
+    return {kind.name: kind for name in EVENTS_IN for kind in _module(name).EVENTS}
+
+
+@cache
+def ops() -> dict[str, Op]:
+    """Every op by its name."""
+    return {op.name: op for name in OPS_IN for op in _module(name).OPS}
+
+
+@cache
+def jobs() -> dict[str, JobHandler]:
+    """Every kind of job and the function that does it."""
+    return {kind: handler for name in JOBS_IN for kind, handler in _module(name).JOBS.items()}
+
+
+@cache
+def plug() -> None:
+    """Connect the rooms above to the ports of the rooms below, once a process."""
+    import contextlib  # TEMPORARY
+
+    with contextlib.suppress(AttributeError):
+        _module("data.logged").set_log_reader(_module("serving.predictions").LOG_READER)
+    with contextlib.suppress(AttributeError):
+        _module("pipelines.hooks").on_finish("model", _module("models.service").register_output)
+
+
+def open(root: Path | None = None, *, create: bool = False) -> "Space":
+    """Open the Space of a project folder; by default that of the nearest folder upward.
+
+    Raises:
+        NotFound: there is none, and `create` is not set.
+    """
+    space = spaces.open_space(root or spaces.find_root(Path.cwd()), migrations=migrations(), create=create)
+    plug()
+    return space
+
+
+def init(root: Path, settings: config.Settings | None = None) -> "Space":
+    """Open the Space of a folder and make it when there is none; `settings` are written to loopwright.toml.
+
+    Raises:
+        Invalid: loopwright.toml is there and says something else.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if settings is not None and not (root / config.FILE).exists():
+        config.write(root, settings)
+    return open(root, create=True)
+
+
+spaces.set_opener(open)
