@@ -1,0 +1,67 @@
+"""Intervals for rates and for means of day blocks; plain floats in and out."""
+
+import math
+import random
+from collections.abc import Sequence
+
+from loopwright.checks.distributions import normal_quantile, t_quantile
+
+
+def wilson(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a rate from `hits` of `n`. Source: Wilson 1927, JASA 22."""
+    if n <= 0:
+        return 0.0, 1.0
+    z = normal_quantile(0.5 + confidence / 2)
+    rate, spread = hits / n, z * z / n
+    centre = (rate + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(rate * (1 - rate) / n + spread / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def block_interval(blocks: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's t interval for the mean of blocks, each block one observation; None under two blocks.
+
+    Rows of one day hang together, so the spread between days decides, never the number of rows.
+    """
+    n = len(blocks)
+    if n < 2:
+        return None
+    mean = math.fsum(blocks) / n
+    variance = math.fsum((x - mean) ** 2 for x in blocks) / (n - 1)
+    half = t_quantile(0.5 + confidence / 2, n - 1) * math.sqrt(variance / n)
+    return mean - half, mean + half
+
+
+def bootstrap_interval(
+    blocks: Sequence[float], confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float] | None:
+    """The percentile bootstrap interval for the mean of blocks, drawn whole; None under two blocks.
+
+    Source: Efron 1979, Annals of Statistics 7; blocks are the units drawn. The seed makes it repeatable.
+    """
+    n = len(blocks)
+    if n < 2:
+        return None
+    draw = random.Random(seed)
+    means = sorted(math.fsum(draw.choices(blocks, k=n)) / n for _ in range(draws))
+    cut = int((1 - confidence) / 2 * draws)
+    return means[cut], means[draws - 1 - cut]
+
+
+def ratio_interval(
+    sums: Sequence[float], counts: Sequence[int], confidence: float = 0.95
+) -> tuple[float, float, float] | None:
+    """A mean per row and its interval from block sums and counts: (low, mean, high); None without rows.
+
+    Source: the ratio estimator by clusters, Cochran 1977, section 6.3; Student's t over the blocks. One block
+    alone has no interval: low and high are then the mean.
+    """
+    total, n = math.fsum(sums), sum(counts)
+    if n <= 0:
+        return None
+    mean, k = total / n, len(counts)
+    if k < 2:
+        return mean, mean, mean
+    variance = math.fsum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True)) * k / (k - 1)
+    half = t_quantile(0.5 + confidence / 2, k - 1) * math.sqrt(variance) / n
+    return mean - half, mean, mean + half
