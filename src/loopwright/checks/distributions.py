@@ -27,7 +27,7 @@ def t_cdf(t: float, freedom: float) -> float:
     """P(T <= t) of Student's t distribution with `freedom` degrees of freedom."""
     if math.isinf(t):
         return 1.0 if t > 0 else 0.0
-    if t * t < freedom:
+    if t * t < min(freedom, 1):
         middle = 0.5 * incomplete_beta(0.5, freedom / 2, t * t / (freedom + t * t))
         return 0.5 + math.copysign(middle, t)
     tail = 0.5 * incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))

@@ -36,7 +36,8 @@ def absolute_error(label: "Floats", score: "Floats") -> "Floats":
     """The absolute difference of each row."""
     import numpy as np
 
-    return np.abs(score - label)
+    distance: Floats = np.abs(score - label)
+    return distance
 
 
 LOSSES: dict[str, Callable[["Floats", "Floats"], "Floats"]] = {
