@@ -1,0 +1,81 @@
+"""From a fresh clone to running tests: the pinned requirements cover the extras, and the verbs are there."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import house_rules as rules
+import pytest
+from packaging.requirements import Requirement
+
+PINNED = re.compile(r"^(?P<line>[a-z0-9][^\\\n]*?) \\\n(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.MULTILINE)
+
+
+def pins(name: str) -> dict[str, list[Requirement]]:
+    """Package -> its pins; a package may be pinned once for each range of Python versions."""
+    text = (rules.ROOT / "requirements" / name).read_text()
+    found: dict[str, list[Requirement]] = {}
+    for match in PINNED.finditer(text):
+        pin = Requirement(match["line"])
+        found.setdefault(pin.name, []).append(pin)
+    count = sum(1 for line in text.splitlines() if re.match(r"[A-Za-z0-9]", line))
+    assert count == sum(map(len, found.values())) > 5, "a line without a pin or without a hash"
+    return found
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("name", ["dev.txt", "build.txt"])
+def test_every_line_is_one_version_with_hashes(name: str) -> None:
+    for package, found in pins(name).items():
+        for pin in found:
+            assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), f"{package}: {pin.specifier}"
+
+
+def wanted() -> list[Requirement]:
+    project = tomllib.loads((rules.ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return [Requirement(r) for r in [*project["dependencies"], *extras["demo"], *extras["dev"]]]
+
+
+def test_pins_cover_the_base_and_the_extras() -> None:
+    have = pins("dev.txt")
+    assert len(wanted()) > 20
+    for need in wanted():
+        found = have.get(normal(need.name))
+        assert found, f"{need} is not pinned: make pins"
+        for pin in found:
+            [spec] = pin.specifier
+            assert spec.version in need.specifier, f"{pin} does not satisfy {need}: make pins"
+
+
+def test_build_pins_cover_the_build_backend() -> None:
+    backend = tomllib.loads((rules.ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    have = pins("build.txt")
+    for need in map(Requirement, backend):
+        [pin] = have[normal(need.name)]
+        [spec] = pin.specifier
+        assert spec.version in need.specifier
+
+
+def test_ci_is_make_test_with_its_exit_code(tmp_path: Path) -> None:
+    script = rules.ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    fake = tmp_path / "make"
+    fake.write_text('#!/bin/sh\necho "$@" from "$PWD"\nexit 7\n')
+    fake.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    ran = subprocess.run(["bash", str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 7
+    assert ran.stdout.strip() == f"test from {rules.ROOT}"
+
+
+@pytest.mark.parametrize("verb", ["env", "demo", "test", "lint", "bench", "promised"])
+def test_make_knows_its_verbs(verb: str) -> None:
+    ran = subprocess.run(["make", "-n", "-B", verb], cwd=rules.ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "--use-pep517 -r requirements/dev.txt" in ran.stdout, "every verb builds the environment first"
