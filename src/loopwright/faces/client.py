@@ -1,0 +1,170 @@
+"""A small client of a running `lw up`: where it answers, and one HTTP call. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import os
+import socket
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loopwright.faces import bind
+from loopwright.kernel.errors import LoopwrightError, NotFound, Unavailable
+from loopwright.kernel.op import Op
+from loopwright.store.space import HOME
+
+LOCK, UP = "up.lock", "up.json"
+JSON, NDJSON = "application/json", "application/x-ndjson"
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A running `lw up`: its process, where it answers, since when."""
+
+    pid: int
+    control_url: str
+    data_url: str
+    started: str
+
+
+class Refused(LoopwrightError):
+    """The server answered with an error; `status` is its HTTP status."""
+
+    kind = "refused"
+    status = 0
+
+
+def run_folder(root: Path) -> Path:
+    """Where `lw up` keeps its lock, its logs and up.json."""
+    return root / HOME / "run"
+
+
+def running(root: Path) -> Running | None:
+    """The `lw up` that holds this project's lock, or None."""
+    try:
+        lock = os.open(run_folder(root) / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(lock)
+    try:
+        return msgspec.json.decode((run_folder(root) / UP).read_bytes(), type=Running)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def connect(root: Path) -> Client:
+    """A client of the `lw up` that runs in this project.
+
+    Raises:
+        NotFound: none runs.
+    """
+    found = running(root)
+    if found is None:
+        raise NotFound(f"no `lw up` runs in {root}", code="up.missing", hint="lw up")
+    return Client(found.control_url)
+
+
+class Client:
+    """One keep-alive connection to a server at this machine; loopback ignores proxies."""
+
+    def __init__(self, url: str, *, timeout_s: float | None = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self.timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+
+    def request(self, verb: str, path: str, body: bytes | None = None, kind: str = JSON) -> tuple[int, bytes]:
+        """Send one request and return status and body; a connection that had gone stale is opened again once.
+
+        Raises:
+            Unavailable: nobody answers there.
+        """
+        headers = {"content-type": kind} if body is not None else {}
+        for attempt in (1, 2):
+            fresh = self._connection is None
+            connection = self._connection = self._connection or self._open()
+            try:
+                connection.request(verb, path, body, headers)
+                response = connection.getresponse()
+                return response.status, response.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                if fresh or attempt == 2:
+                    raise Unavailable(f"{self.url} does not answer: {error}", code="up.silent", hint="lw up") from None
+        raise AssertionError("unreachable")
+
+    def _open(self) -> http.client.HTTPConnection:
+        parts = urllib.parse.urlsplit(self.url)
+        return http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=self.timeout_s)
+
+    def json(self, verb: str, path: str, fields: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
+        """Send fields as JSON and return the JSON answer.
+
+        Raises:
+            Refused: the server answered with an error.
+            Unavailable: nobody answers there.
+        """
+        target = path + ("?" + urllib.parse.urlencode(query, doseq=True) if query else "")
+        status, body = self.request(verb, target, None if fields is None else bind.to_json(fields))
+        return read(status, body)
+
+    def call(self, op: Op, **args: Any) -> Any:
+        """Call an op by its row and return the JSON answer.
+
+        Raises:
+            Refused: the server answered with an error.
+        """
+        taken = {name: urllib.parse.quote(str(args.pop(name)), safe="") for name in bind.path_fields(op)}
+        path, verb, whole = bind.fill_path(op, taken), bind.verb(op), bind.body_param(op)
+        if whole is not None:
+            body = args.pop(whole.name)
+            query = "?" + urllib.parse.urlencode(args, doseq=True) if args else ""
+            return read(*self.request(verb, path + query, body, NDJSON))
+        if verb in ("GET", "DELETE"):
+            return self.json(verb, path, query={name: value for name, value in args.items() if value is not None})
+        return self.json(verb, path, args)
+
+    def abort(self) -> None:
+        """Close the connection at once; a call that waits in another thread ends too."""
+        sock = None if self._connection is None else self._connection.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def read(status: int, body: bytes) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        Refused: the server answered with an error.
+    """
+    if status < 400:
+        return msgspec.json.decode(body) if body else None
+    try:
+        document = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        document = {"message": body.decode("utf-8", "replace")[:500]}
+    error = Refused(
+        str(document.get("message")),
+        code=str(document.get("code") or ""),
+        field=document.get("field"),
+        hint=document.get("hint"),
+    )
+    error.status = status
+    raise error

@@ -1,0 +1,171 @@
+"""click commands made from op rows; the values are converted by `bind`, as those of HTTP are."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from loopwright.access import service as access
+from loopwright.faces import bind, output
+from loopwright.faces.index import COMMANDS
+from loopwright.faces.rooms import House
+from loopwright.kernel.errors import Invalid
+from loopwright.kernel.op import Op
+from loopwright.store import space as spaces
+from loopwright.store.space import Space
+
+
+def find(house: Callable[[], House], name: str) -> click.Command | None:
+    """The command of that name; a group when op rows have a second word under it."""
+    room = COMMANDS.get(name, ("", ""))[0]
+    ops = import_module(f"loopwright.{room}.ops").OPS if room else house().ops().values()
+    house()  # says how a Space is opened
+    found = {op.cli: op for op in ops if op.cli and op.cli.split(" ")[0] == name}
+    if name in found:
+        return command(found[name], name)
+    if not found:
+        return None
+    group = click.Group(name, help=group_help(found))
+    for words, op in found.items():
+        group.add_command(command(op, words.split(" ", 1)[1]))
+    return group
+
+
+def group_help(ops: Mapping[str, Op]) -> str:
+    """The help line of commands that share their first word."""
+    return " ".join(bind.help_text(op) for op in ops.values())
+
+
+def index(house: House) -> dict[str, tuple[str, str]]:
+    """Every top-level command that op rows name: its room and its help line; kept in `faces/index.py`."""
+    found: dict[str, dict[str, Op]] = {}
+    for op in house.ops().values():
+        if op.cli:
+            found.setdefault(op.cli.split(" ")[0], {})[op.cli] = op
+    rooms = {name: next(iter(ops.values())).name.split(".")[0] for name, ops in found.items()}
+    return {name: (rooms[name], group_help(ops)) for name, ops in sorted(found.items())}
+
+
+def command(op: Op, name: str | None = None) -> click.Command:
+    """The click command of one op row."""
+    made = click.Command(name or (op.cli or op.name).split(" ")[-1], help=bind.help_text(op), callback=_callback(op))
+    for param in bind.params(op):
+        made.params.append(_argument(param) if param.name in op.positional else _option(param))
+    made.params.sort(key=lambda p: op.positional.index(p.name or "") if isinstance(p, click.Argument) else 99)
+    made.params.append(output.json_option())
+    return made
+
+
+def _callback(op: Op) -> Callable[..., int]:
+    def call(as_json: bool, **given: Any) -> int:
+        values = {name: value for name, value in given.items() if value not in (None, ())}
+        space = spaces.current()
+        return run(op, space, _words(op, values), as_json=as_json)
+
+    return call
+
+
+def run(op: Op, space: Space, raw: dict[str, Any], *, as_json: bool) -> int:
+    """Bind, ask for permission, call, print; returns the exit code."""
+    actor = access.local_actor()
+    access.require(space, actor, op.action)
+    args = bind.bind(op, raw)
+    if bind.takes_progress(op):
+        from loopwright.faces import progress
+
+        with progress.shown() as tell:
+            result = op.fn(space, actor, **args, **{bind.PROGRESS: tell})
+    else:
+        result = op.fn(space, actor, **args)
+    if op.shape == "stream":
+        for piece in (result,) if isinstance(result, bytes) else result:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    else:
+        schema = op.schema or f"lw.{(op.cli or op.name).replace(' ', '.')}/1"
+        output.say(result, schema=schema, as_json=as_json, render=op.render)
+    return op.exit_code(result) if op.exit_code else 0
+
+
+def _argument(param: bind.Param) -> click.Argument:
+    many = _origin(param.type) in (list, tuple)
+    return click.Argument([param.name], required=param.required, nargs=-1 if many else 1, type=_kind(param))
+
+
+def _option(param: bind.Param) -> click.Option:
+    flags = [param.option, param.name]
+    origin, help_line = _origin(param.type), param.help or None
+    if param.type is bool:
+        return click.Option(flags, is_flag=True, default=None, required=param.required, help=help_line)
+    if origin is dict:
+        flags.insert(0, f"-{param.name[0]}")
+    many = origin in (list, tuple, dict)
+    metavar = "KEY=VALUE" if origin is dict else None
+    shown = None if many or param.required or param.default is None else str(param.default)
+    if shown is not None:
+        help_line = f"{help_line or ''} [{shown}]".strip()
+    return click.Option(
+        flags, multiple=many, required=param.required, type=_kind(param), help=help_line, metavar=metavar
+    )
+
+
+def _kind(param: bind.Param) -> Any:
+    if param.type is bytes:
+        return click.Path(exists=True, dir_okay=False, allow_dash=True)
+    if _bare(param.type) is Path:
+        return click.Path()
+    names = typing.get_args(_bare(param.type)) if _origin(param.type) is typing.Literal else ()
+    return click.Choice([str(name) for name in names]) if names else click.STRING
+
+
+def _bare(kind: Any) -> Any:
+    """The type without `| None` and without annotations."""
+    if hasattr(kind, "__metadata__"):
+        kind = kind.__origin__
+    some = [part for part in typing.get_args(kind) if part is not type(None)]
+    return some[0] if type(None) in typing.get_args(kind) and len(some) == 1 else kind
+
+
+def _origin(kind: Any) -> Any:
+    return typing.get_origin(_bare(kind))
+
+
+def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
+    """Command-line words as values: files for bytes, KEY=VALUE for mappings."""
+    out = dict(given)
+    for param in bind.params(op):
+        value = given.get(param.name)
+        if value is None:
+            continue
+        if param.is_bytes:
+            out[param.name] = sys.stdin.buffer.read() if value == "-" else Path(value).read_bytes()
+        elif _origin(param.type) is dict:
+            out[param.name] = pairs(value, param.name)
+        elif isinstance(value, tuple):
+            out[param.name] = list(value)
+    return out
+
+
+def pairs(words: tuple[str, ...] | list[str], field: str) -> dict[str, Any]:
+    """`KEY=VALUE` words as a mapping; a value is read as JSON where it is JSON.
+
+    Raises:
+        Invalid: a word has no `=`.
+    """
+    out: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise Invalid(f"{field} takes KEY=VALUE, not {word!r}", code="usage", field=field)
+        try:
+            out[key] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            out[key] = text
+    return out

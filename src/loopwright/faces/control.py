@@ -1,0 +1,245 @@
+"""The control process: the API of all op rows, the clock, the event feed, and the scheduler behind them.
+
+It also hands `/v2/` on to a worker, so that one base URL does everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loopwright.access import service as access
+from loopwright.faces import bind, client, processes
+from loopwright.faces.up import CANNOT_START
+from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.errors import Invalid, LoopwrightError, Unavailable
+from loopwright.kernel.ids import new_id
+from loopwright.kernel.times import parse_time
+from loopwright.store import space as spaces
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+    from loopwright.faces.http import Wire
+    from loopwright.faces.rooms import House
+    from loopwright.kernel.op import Op
+    from loopwright.store.space import Space
+
+LOCK = "control.lock"
+OP_JOB = "faces.op"
+LONGEST_POLL_S = 60.0
+_DRAIN_S = 3
+
+
+class Control:
+    """The parts that the hand-written routes share."""
+
+    def __init__(self, house: House, space: Space, data_url: str) -> None:
+        from loopwright.faces.scheduler import Scheduler
+
+        self.house, self.space, self.data_url = house, space, data_url
+        self.actor = access.local_actor()
+        self.scheduler = Scheduler(space, self._changed)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+
+    def _changed(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Starlette: the scheduler lives as long as the application."""
+        self._loop = asyncio.get_running_loop()
+        self.scheduler.start()
+        yield
+        self.scheduler.stop()
+
+    def wires(self) -> list[Wire]:
+        """Every route of control."""
+        from loopwright.faces.http import Wire, op_wire
+
+        ops = self.house.ops()
+        out = [op_wire(op, self.space, self.actor, self.submit) for op in ops.values() if op.name != "lineage.events"]
+        return [
+            *out,
+            Wire("GET", "/health", "control.read", self.health),
+            Wire("GET", "/api/v1/clock", "control.read", self.clock),
+            Wire("POST", "/api/v1/clock/advance", "clock.advance", self.advance),
+            Wire("GET", "/api/v1/jobs/{action_id}", "jobs.read", self.job),
+            Wire("GET", "/api/v1/events", ops["lineage.events"].action, self.events),
+            Wire("GET", "/v2/{rest:path}", "endpoints.read", self.forward),
+            Wire("POST", "/v2/{rest:path}", "endpoints.predict", self.forward),
+        ]
+
+    def application(self, port: int) -> ASGIApp:
+        """The ASGI application of this control, for a port of this machine."""
+        from loopwright.faces import http
+
+        hosts = http.loopback_hosts(port)
+        return http.application(self.space, self.wires(), hosts=hosts, actor=self.actor, lifespan=self.lifespan)
+
+    def submit(self, op: Op, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Give an op of the shape `job` to the job server and say where its result will stand."""
+        import msgspec
+
+        from loopwright.pipelines import queue
+
+        action_id = new_id("action")
+        told = {"op": op.name, "actor": actor, "args": msgspec.to_builtins(args, enc_hook=bind.plain)}
+        self.space.write(lambda tx: queue.enqueue(tx, action_id, OP_JOB, told))
+        return {"action_id": action_id, "state": "queued", "at": f"/api/v1/jobs/{action_id}"}
+
+    async def health(self, request: Request) -> Response:
+        """Whether control answers, and whether every worker does."""
+        from loopwright.faces.http import answer
+        from loopwright.serving import publish
+
+        found = await asyncio.to_thread(publish.workers, self.space)
+        ready = bool(found) and all(report.ready for report in found)
+        return answer({"ready": ready, "workers": len(found), "problem": self.scheduler.problem})
+
+    async def clock(self, request: Request) -> Response:
+        """The Space's time, the next moment, and whether all that was due is done."""
+        from loopwright.faces.http import answer
+
+        return answer(await asyncio.to_thread(self.scheduler.state))
+
+    async def advance(self, request: Request) -> Response:
+        """Move a replay's clock and answer when all that is due by then is done."""
+        from loopwright.faces.http import answer, body_fields
+
+        fields = body_fields(await request.body())
+        unknown = sorted(set(fields) - {"to"})
+        if unknown or not isinstance(fields.get("to"), str):
+            field = unknown[0] if unknown else "to"
+            raise Invalid('send {"to": "2013-04-02T04:00:00Z"}', code="request.fields", field=field)
+        asked = self.scheduler.advance(parse_time(fields["to"], "to"))
+        return answer(await asyncio.wrap_future(asked))
+
+    async def job(self, request: Request) -> Response:
+        """How far a job has come."""
+        from loopwright.faces.http import answer
+        from loopwright.kernel.errors import NotFound
+        from loopwright.pipelines import queue
+
+        action_id = request.path_params["action_id"]
+        found = await asyncio.to_thread(queue.get, self.space, action_id)
+        if found is None:
+            raise NotFound(f"no job {action_id}", code="job.missing", field="action_id")
+        return answer(found)
+
+    async def events(self, request: Request) -> Response:
+        """Events after a number; with `wait_s` the answer waits until there is one (a long poll)."""
+        from loopwright.faces.http import answer
+
+        op = self.house.ops()["lineage.events"]
+        raw: dict[str, Any] = dict(request.query_params)
+        wait_s = _seconds(raw.pop("wait_s", "0"))
+        args = bind.bind(op, raw)
+        until = monotonic_s() + min(wait_s, LONGEST_POLL_S)
+        while True:
+            news = self._news
+            found = await asyncio.to_thread(op.fn, self.space, self.actor, **args)
+            left = until - monotonic_s()
+            if found or left <= 0:
+                return answer(found)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), left)
+
+    async def forward(self, request: Request) -> Response:
+        """Hand a call of the Open Inference Protocol on to a worker."""
+        from starlette.responses import Response
+
+        body = await request.body() if request.method == "POST" else None
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        kind = request.headers.get("content-type", client.JSON)
+
+        def call() -> tuple[int, bytes]:
+            worker = client.Client(self.data_url, timeout_s=120.0)
+            try:
+                return worker.request(request.method, target, body, kind)
+            finally:
+                worker.close()
+
+        try:
+            status, answered = await asyncio.to_thread(call)
+        except Unavailable:
+            raise Unavailable("no worker answers", code="worker.silent", hint="lw status") from None
+        return Response(answered, status, media_type=client.JSON)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise Invalid("wait_s is a number of seconds", code="request.wrong-type", field="wait_s")
+    return seconds
+
+
+def serve(house: House, root: Path, fd: int, data_url: str) -> None:
+    """Be the control process of a project on a listening socket.
+
+    Raises:
+        LoopwrightError: the Space cannot be opened.
+    """
+    import uvicorn
+
+    listening = socket.socket(fileno=fd)
+    lock = processes.lock(client.run_folder(root) / LOCK, wait_s=30.0)
+    if lock is None:
+        raise Unavailable("an earlier control process does not end", code="control.locked", hint="lw down")
+    space = house.open(root)
+    spaces.bind(space)
+    control = Control(house, space, data_url)
+    settings = uvicorn.Config(
+        control.application(listening.getsockname()[1]),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=_DRAIN_S,
+        backlog=processes.BACKLOG,
+    )
+    server = uvicorn.Server(settings)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]
+    signal.signal(signal.SIGTERM, lambda number, frame: setattr(server, "should_exit", True))
+    server.run(sockets=[listening])
+    space.close()
+
+
+def command(house: Callable[[], House]) -> click.Command:
+    """The hidden command behind which `lw up` runs control."""
+
+    @click.command("_control", hidden=True)
+    @click.option("--root", required=True)
+    @click.option("--fd", type=int, required=True)
+    @click.option("--data-url", required=True)
+    def run(root: str, fd: int, data_url: str) -> None:
+        try:
+            serve(house(), Path(root), fd, data_url)
+        except Unavailable:
+            raise
+        except LoopwrightError as error:
+            click.echo(error.message, err=True)
+            sys.exit(CANNOT_START)
+
+    return run

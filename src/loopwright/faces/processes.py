@@ -1,0 +1,117 @@
+"""Processes that belong together: children that die with their parent, exclusive locks, listening sockets."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.errors import Unavailable
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 1024
+_PR_SET_PDEATHSIG = 1
+_PORTS_TRIED = 200
+_TRY_AGAIN_S = 0.02
+
+
+def tied(signal_number: int = signal.SIGTERM) -> Callable[[], None]:
+    """A `preexec_fn` for a child that gets the signal when this process dies, and leaves Ctrl-C to its parent."""
+    parent = os.getpid()
+    tie = _death_signal()
+
+    def before_exec() -> None:
+        tie(signal_number)
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return before_exec
+
+
+def tie_to_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
+    """Let this forked process die when its parent does."""
+    _death_signal()(signal_number)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _death_signal() -> Callable[[int], None]:
+    if sys.platform != "linux":
+        return lambda number: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda number: prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def lock(path: Path, *, wait_s: float) -> int | None:
+    """Take an exclusive lock that the kernel lets go when this process dies; None when it stays taken.
+
+    Returns:
+        the descriptor to keep open.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = monotonic_s() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if monotonic_s() >= until:
+                os.close(fd)
+                return None
+            time.sleep(_TRY_AGAIN_S)
+
+
+def listen(port: int, count: int = 1) -> tuple[list[socket.socket], list[socket.socket]]:
+    """Listening loopback sockets on one port, `port` or the next free; several share it, one for each process.
+
+    Returns:
+        the sockets, and guards to be kept open beside them: they stop another project's `lw up` from sharing the port.
+
+    Raises:
+        Unavailable: no port is free.
+    """
+    for number in [0] if port == 0 else range(port, min(port + _PORTS_TRIED, 65536)):
+        try:
+            return _bind(number, count)
+        except OSError:
+            continue
+    raise Unavailable(f"no free port from {port} on", code="up.port", hint=f"lw up --port {max(1024, port - 1000)}")
+
+
+def _bind(port: int, count: int) -> tuple[list[socket.socket], list[socket.socket]]:
+    sockets: list[socket.socket] = []
+    guards: list[socket.socket] = []
+    try:
+        probe = socket.socket()
+        guards.append(probe)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((LOOPBACK, port))
+        port = probe.getsockname()[1]
+        if count == 1:
+            probe.listen(BACKLOG)
+            return [guards.pop()], []
+        if sys.platform == "linux":
+            guard = socket.socket(socket.AF_UNIX)
+            guards.append(guard)
+            guard.bind(f"\0loopwright-port-{port}")
+        probe.close()
+        for _ in range(count):
+            shared = socket.socket()
+            sockets.append(shared)
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shared.bind((LOOPBACK, port))
+            shared.listen(BACKLOG)
+        return sockets, guards[1:]
+    except OSError:
+        for opened in [*sockets, *guards]:
+            opened.close()
+        raise

@@ -1,0 +1,360 @@
+"""`lw replay`: sends recorded requests and labels at their own times and moves the Space's clock in stops.
+
+In each stop: every request before the next moment for which something waits, each on its own over HTTP; the labels
+that are known by then; then the clock. It knows no rule of the loop: what is due, the server says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from loopwright.faces import client, output, up
+from loopwright.faces.client import Client
+from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.errors import Invalid, NotFound, Unavailable
+from loopwright.kernel.ids import valid_name
+from loopwright.kernel.times import DAY, add_days, day_of, day_start, format_time, parse_time
+from loopwright.store import space as spaces
+
+if TYPE_CHECKING:
+    from loopwright.faces.recorded import Label, Recording, Request
+    from loopwright.faces.rooms import House
+
+CONNECTIONS = 16
+OVERLAP = 32  # how far a request may be sent out of its order within one stop
+LABELS_A_BATCH = 5000
+LAST_DAYS = 8  # how long after the last label the clock looks for a block close
+SHOWN_ERRORS = 5
+_POLL_S, _BACK_S, _ASIDE_S = 0.05, 120.0, 0.002
+CLOCK, ADVANCE, EVENTS = "/api/v1/clock", "/api/v1/clock/advance", "/api/v1/events"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to replay, and how."""
+
+    endpoint: str
+    days_per_second: float | None = None
+    until: str | None = None
+    seed: int = 0
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """What a replay has done in this run of it."""
+
+    endpoint: str
+    clock: str = ""
+    resumed_at: str = ""
+    complete: bool = False
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    repeated: int = 0
+    labels: int = 0
+    stops: int = 0
+    seconds: float = 0.0
+    seed: int = 0
+    overlap: int = OVERLAP
+    last_prediction: str | None = None
+    errors: list[str] = []
+
+
+Watcher = Callable[[Summary], None]
+
+
+def silent(summary: Summary) -> None:
+    """A Watcher that tells nobody."""
+
+
+class Replay:
+    """One replay against a running `lw up`."""
+
+    def __init__(self, order: Order, where: client.Running, recording: Recording, watcher: Watcher = silent) -> None:
+        from loopwright.faces.sender import Sender
+
+        self.order, self.recording, self.watcher = order, recording, watcher
+        self.summary = Summary(endpoint=order.endpoint, seed=order.seed)
+        self._control = Client(where.control_url, timeout_s=None)
+        self._sender = Sender(where.data_url, CONNECTIONS)
+        self._head = self._sender.head("POST", f"/v2/models/{order.endpoint}/infer")
+        self._began_s = 0.0
+        self._from_us = 0
+        self._marks = [0, 0]
+
+    async def run(self) -> Summary:
+        """Go on from where the Space's clock stands until all is sent and the last labels are judged."""
+        try:
+            clock = await self._settled()
+            start, now = parse_time(clock["start"]), parse_time(clock["now"])
+            self.summary.resumed_at = clock["now"]
+            end = self._end(start)
+            span = self.recording.span(start, end)
+            self._began_s, self._from_us = monotonic_s(), now
+            last = max(span.last_us, span.last_known_us)
+            while not (now > last and await self._judged(last)):
+                following = clock["next"] and parse_time(clock["next"])
+                stop = self._stop_after(now, following, last + 1)
+                if stop is None:
+                    break
+                await self._stop(now, stop, (start, end))
+                clock = await self._advance(stop)
+                now = parse_time(clock["now"])
+                self._note(clock["now"])
+            self.summary.complete = True
+        finally:
+            self._sender.close()
+            self._control.abort()
+        return self.summary
+
+    def _end(self, start_us: int) -> int:
+        if self.order.until is None:
+            return self.recording.span(start_us, None).last_us + 1
+        return day_start(add_days(self.order.until, 1))
+
+    @staticmethod
+    def _stop_after(now: int, following: int | None, last: int) -> int | None:
+        """The next stop, or None when there is nothing more to wait for."""
+        if now > last + LAST_DAYS * DAY or (following is None and now >= last):
+            return None
+        return last if following is None else following
+
+    async def _stop(self, now: int, stop: int, span: tuple[int, int]) -> None:
+        """Send what belongs to one stop: requests of [now, stop), then labels known in (now, stop]."""
+        requests = self.recording.requests(max(now, span[0]), min(stop, span[1]))
+        labels = self.recording.labels(now, stop, span)
+        jitter = random.Random(f"{self.order.seed}:{now}")
+        places = sorted(range(len(requests)), key=lambda place: place + jitter.random() * OVERLAP)
+        await self._sender.run(
+            ((requests[place], self._payload(requests[place])) for place in places),
+            self._answered,
+            self._pace if self.order.days_per_second else None,
+        )
+        for first in range(0, len(labels), LABELS_A_BATCH):
+            await self._label(labels[first : first + LABELS_A_BATCH])
+
+    def _payload(self, request: Request) -> bytes:
+        import orjson
+
+        self.summary.sent += 1
+        tensors = [
+            {"name": item.name, "shape": [1], "datatype": item.datatype, "data": [value]}
+            for item, value in zip(self.recording.inputs, request.values, strict=True)
+        ]
+        body = {"id": request.id, "parameters": {"time": format_time(request.at_us)}, "inputs": tensors}
+        return self._sender.payload(self._head, orjson.dumps(body))
+
+    def _answered(self, request: Request, status: int, body: bytes) -> None:
+        import orjson
+
+        summary = self.summary
+        try:
+            found = orjson.loads(body) if body else {}
+        except orjson.JSONDecodeError:
+            found = {}
+        if status == 200 and found.get("id") == request.id:
+            summary.answered += 1
+            summary.last_prediction = found.get("parameters", {}).get("prediction_id", summary.last_prediction)
+            return
+        summary.failed += 1
+        if len(summary.errors) < SHOWN_ERRORS:
+            why = found.get("message") or found.get("error") or "no answer"
+            summary.errors = [*summary.errors, f"{request.id}: {status} {why}"]
+
+    async def _pace(self, request: Request) -> None:
+        due_s = (request.at_us - self._from_us) / DAY / (self.order.days_per_second or 1.0)
+        early_s = self._began_s + due_s - monotonic_s()
+        if early_s > _ASIDE_S:
+            await asyncio.sleep(early_s)
+
+    async def _label(self, labels: list[Label]) -> None:
+        lines = (
+            msgspec.json.encode({"id": label.id, "label": label.value, "known_at": format_time(label.known_us)})
+            for label in labels
+        )
+        body = b"\n".join(lines) + b"\n"
+        path = f"/api/v1/endpoints/{self.order.endpoint}/labels"
+        await self._aside(lambda: client.read(*self._control.request("POST", path, body, client.NDJSON)))
+        self.summary.labels += len(labels)
+
+    async def _aside(self, call: Callable[[], Any]) -> Any:
+        """Call control in a thread; while it is being started again, call once more."""
+        until = monotonic_s() + _BACK_S
+        while True:
+            try:
+                return await asyncio.to_thread(call)
+            except Unavailable:
+                if monotonic_s() > until:
+                    raise
+                await asyncio.sleep(_POLL_S)
+
+    async def _settled(self) -> dict[str, Any]:
+        """The clock, once nothing that is due is unfinished."""
+        while True:
+            clock: dict[str, Any] = await self._aside(lambda: self._control.json("GET", CLOCK))
+            if clock["settled"]:
+                return clock
+            if clock.get("problem"):
+                raise Unavailable(f"the loop does not settle: {clock['problem']}", code="clock.problem", hint="lw log")
+            await asyncio.sleep(_POLL_S)
+
+    async def _advance(self, to_us: int) -> dict[str, Any]:
+        fields = {"to": format_time(to_us)}
+        clock: dict[str, Any] = await self._aside(lambda: self._control.json("POST", ADVANCE, fields))
+        return clock
+
+    async def _judged(self, last_us: int) -> bool:
+        """Whether a block was closed after a moment."""
+        query = {"subject": f"endpoint:{self.order.endpoint}", "limit": 0}
+        found = await self._aside(lambda: self._control.json("GET", EVENTS, query=query))
+        closes = (parse_time(event["at"]) for event in found if event["kind"].startswith("block.closed@"))
+        return max(closes, default=0) > last_us
+
+    def _note(self, clock: str) -> None:
+        self.summary.clock = clock
+        self.summary.stops += 1
+        self.summary.repeated = self._sender.repeated
+        self.summary.seconds = round(monotonic_s() - self._began_s, 3) if self._began_s else 0.0
+        self.watcher(self.summary)
+
+
+def inputs_of(where: client.Running, endpoint: str) -> list[Any]:
+    """What the endpoint's requests carry, by its metadata.
+
+    Raises:
+        NotFound: the endpoint is not served.
+    """
+    from loopwright.faces.recorded import Input
+
+    data = Client(where.data_url)
+    until = monotonic_s() + _BACK_S / 4
+    try:
+        while True:
+            status, body = data.request("GET", f"/v2/models/{endpoint}")
+            if status < 400:
+                break
+            if status == 404 or monotonic_s() > until:
+                raise NotFound(
+                    f"no endpoint {endpoint!r} is served here", code="endpoint.missing", field="endpoint",
+                    hint=f"lw deploy {endpoint}",
+                )  # fmt: skip
+    finally:
+        data.close()
+    document = msgspec.json.decode(body, type=dict[str, Any])
+    return [Input(item["name"], item["datatype"]) for item in document["inputs"]]
+
+
+def check_clock(where: client.Running) -> None:
+    """Raises Invalid when the Space is not on a clock that a replay can drive."""
+    control = Client(where.control_url)
+    try:
+        mode = control.json("GET", CLOCK)["mode"]
+    finally:
+        control.close()
+    if mode != "replay":
+        raise Invalid(
+            "a replay needs a Space on a replay clock, and this one lives on the wall clock",
+            code="replay.clock",
+            field="clock",
+            hint="in a new folder: lw init --clock replay --start 2013-04-01T04:00:00Z",
+        )
+
+
+def run(root: Path, order: Order, files: tuple[Path, Path], watcher: Watcher = silent) -> Summary:
+    """Replay the requests and labels of two files, on the `lw up` that runs here or on one of its own.
+
+    Raises:
+        Invalid: a file, or the Space's clock, is not what it must be.
+        NotFound: the endpoint is not served.
+    """
+    from loopwright.faces.recorded import Recording
+
+    valid_name(order.endpoint, "endpoint")
+    if order.until is not None:
+        day_start(order.until)
+    own, where = None, client.running(root)
+    if where is None:
+        own, where = up.start(up.planned(root))
+    try:
+        check_clock(where)
+        recording = Recording(*files, inputs_of(where, order.endpoint))
+        return _loop(Replay(order, where, recording, watcher))
+    finally:
+        if own is not None:
+            own.send_signal(signal.SIGTERM)
+            own.wait()
+
+
+def _loop(replay: Replay) -> Summary:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(replay.run())
+
+
+def command(house: Callable[[], House]) -> click.Command:
+    """`lw replay`."""
+
+    @click.command("replay")
+    @click.argument("endpoint")
+    @click.option("--requests", required=True, type=click.Path(), help="Parquet or CSV: id, time, then the inputs.")
+    @click.option("--labels", required=True, type=click.Path(), help="Parquet or CSV: id, label, known_at.")
+    @click.option("--days-per-second", type=float, help="Go no faster than so many days a second.")
+    @click.option("--until", help="Send requests up to the end of this day.")
+    @click.option("--seed", type=int, default=0, help="Of the order in which requests overlap. [0]")
+    @output.root
+    @output.as_json
+    def replay(endpoint: str, requests: str, labels: str, root: str | None, as_json: bool, **given: Any) -> None:
+        """Send recorded requests and labels at their own times; goes on from where the Space's clock stands."""
+        folder = spaces.find_root(Path(root or "."))
+        order = checked(endpoint, **given)
+        watcher = silent if as_json else _Teller()
+        summary = run(folder, order, (Path(requests), Path(labels)), watcher)
+        output.say(summary, schema="lw.replay/1", as_json=as_json, render=told)
+        if summary.failed:
+            raise click.exceptions.Exit(1)
+
+    return replay
+
+
+def checked(endpoint: str, *, days_per_second: float | None, until: str | None, seed: int) -> Order:
+    """The order of a replay, its values checked.
+
+    Raises:
+        Invalid: the speed is not positive, or `until` is no day.
+    """
+    if days_per_second is not None and not days_per_second > 0:
+        raise Invalid("--days-per-second must be above 0", code="replay.speed", field="days_per_second")
+    day = None if until is None else day_of(parse_time(until, "until"))
+    return Order(endpoint=valid_name(endpoint, "endpoint"), days_per_second=days_per_second, until=day, seed=seed)
+
+
+class _Teller:
+    """Tells one line a day."""
+
+    def __init__(self) -> None:
+        self.day = ""
+
+    def __call__(self, summary: Summary) -> None:
+        if summary.clock and summary.clock[:10] != self.day:
+            self.day = summary.clock[:10]
+            click.echo(f"{self.day}  sent {summary.sent:,}  answered {summary.answered:,}  failed {summary.failed:,}")
+
+
+def told(summary: Summary) -> str:
+    """A replay's summary as text."""
+    state = "all sent and judged" if summary.complete else "the same command goes on from there"
+    lines = [
+        f"sent {summary.sent:,}  answered {summary.answered:,}  failed {summary.failed:,}  labels {summary.labels:,}",
+        f"the clock stands at {summary.clock}: {state}; {summary.stops} stops in {summary.seconds:.0f} s",
+        *(f"failed {text}" for text in summary.errors),
+    ]
+    if summary.last_prediction:
+        lines.append(f"next: lw trace {summary.last_prediction}")
+    return "\n".join(lines)

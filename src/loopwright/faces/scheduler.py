@@ -1,0 +1,202 @@
+"""The scheduler of control: lets the loop do what is due, on the wall clock or in the stops of a replay.
+
+One thread settles, one watches the database for changes that other processes make. It decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.errors import Conflict, LoopwrightError
+from loopwright.kernel.times import SECOND, format_time
+from loopwright.loop import service as loop
+from loopwright.pipelines import queue as jobs
+from loopwright.serving import publish, routes, seal
+from loopwright.store import clock as clocks
+from loopwright.store.space import Space
+
+ACTOR = "loop"
+SEAL_EVERY_S = 60.0
+_LOOK_S, _LONGEST_WAIT_S, _RETRY_S, _JOB_LOOK_S = 0.05, 1.0, 1.0, 0.01
+
+
+class ClockState(msgspec.Struct, frozen=True, kw_only=True):
+    """The Space's time, the next moment for which anything waits, and whether all that was due is done."""
+
+    mode: str
+    start: str
+    now: str
+    next: str | None
+    settled: bool
+    problem: str | None = None
+
+
+class Scheduler:
+    """Runs `loop.settle` when something is due, and moves a replay's clock when it is told to."""
+
+    def __init__(self, space: Space, changed: Callable[[], None]) -> None:
+        self.space = space
+        self.problem: str | None = None
+        self._changed = changed
+        self._asked: queue.SimpleQueue[tuple[int, Future[ClockState]] | None] = queue.SimpleQueue()
+        self._busy = True
+        self._stopping = threading.Event()
+        self._published = (-1, -1)
+        self._sealed_s = monotonic_s()
+        self._threads = [
+            threading.Thread(target=self._settle_for_ever, name="loopwright-scheduler", daemon=True),
+            threading.Thread(target=self._watch, name="loopwright-watch", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin with what an earlier control left undone."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; what is under way is taken up again by the next control."""
+        self._stopping.set()
+        self._asked.put(None)
+
+    def state(self) -> ClockState:
+        """The clock as it stands."""
+        now, following = self.space.clock.now_us(), loop.next_moment(self.space)
+        due = following is not None and following <= now
+        return ClockState(
+            mode=self.space.clock.mode,
+            start=format_time(self._start_us(now)),
+            now=format_time(now),
+            next=None if following is None else format_time(following),
+            settled=not self._busy and not due,
+            problem=self.problem,
+        )
+
+    def _start_us(self, now_us: int) -> int:
+        if self.space.clock.mode == "replay":
+            return self.space.settings.start_us or now_us
+        return now_us
+
+    def advance(self, to_us: int) -> Future[ClockState]:
+        """Move a replay's clock to a moment, stop by stop; done when all that is due by then is done.
+
+        Raises:
+            Conflict: the Space lives on the wall clock, or the moment is past.
+        """
+        if self.space.clock.mode != "replay":
+            raise Conflict("this Space lives on the wall clock", code="clock.wall", hint="lw replay --help")
+        now = self.space.clock.now_us()
+        if to_us < now:
+            raise Conflict(f"the clock stands at {format_time(now)} already", code="clock.past", field="to")
+        asked: Future[ClockState] = Future()
+        self._busy = True
+        self._asked.put((to_us, asked))
+        return asked
+
+    def _settle_for_ever(self) -> None:
+        while not self._stopping.is_set():
+            self._guarded(self._settle)
+            if self.problem is not None:
+                self._stopping.wait(_RETRY_S)
+                continue
+            self._busy = not self._asked.empty()
+            asked = self._wait()
+            if asked is not None:
+                to_us, done = asked
+                self._guarded(self._advance, to_us, done)
+                if self.problem is not None and not done.done():
+                    told = f"the loop does not settle: {self.problem}"
+                    done.set_exception(LoopwrightError(told, code="loop.failed"))
+
+    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
+        self.problem = None
+        try:
+            work(*args)
+        except Exception as error:  # noqa: BLE001 - the scheduler outlives a failed action, shows it and tries again
+            traceback.print_exc(file=sys.stderr)
+            self.problem = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
+
+    def _wait(self) -> tuple[int, Future[ClockState]] | None:
+        """Wait for an order, or until something is due."""
+        while not self._stopping.is_set():
+            following = loop.next_moment(self.space)
+            wait_s = _LONGEST_WAIT_S
+            if following is not None:
+                wait_s = min(wait_s, (following - self.space.clock.now_us()) / SECOND)
+            if wait_s <= 0:
+                self._busy = True
+                return None
+            try:
+                return self._asked.get(timeout=wait_s)
+            except queue.Empty:
+                continue
+        return None
+
+    def _advance(self, to_us: int, asked: Future[ClockState]) -> None:
+        self._busy = True
+        while (now := self.space.clock.now_us()) < to_us:
+            following = loop.next_moment(self.space)
+            stop = to_us if following is None else min(to_us, max(following, now))
+            self._move(stop)
+            self._settle()
+        self._busy = not self._asked.empty()
+        asked.set_result(self.state())
+
+    def _move(self, to_us: int) -> None:
+        self.space.write(lambda tx: clocks.advance(self.space, tx, "replay", to_us))
+
+    def _settle(self) -> None:
+        """Let the loop do all that is due, then see that the workers have the routes and the time."""
+        for _ in loop.settle(self.space, self._submit):
+            if self._stopping.is_set():
+                return
+        self._publish(wait=True)
+
+    def _submit(self, action_id: str, kind: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Run a job of the loop on the job server and wait for its result."""
+        self.space.write(lambda tx: jobs.enqueue(tx, action_id, kind, args))
+        while not self._stopping.is_set():
+            job = jobs.get(self.space, action_id)
+            if job is not None and job.state in ("finished", "failed"):
+                if job.state == "failed":
+                    raise LoopwrightError(f"job {kind} failed: {job.error}", code="job.failed")
+                return dict(job.result or {})
+            self._stopping.wait(_JOB_LOOK_S)
+        raise LoopwrightError("control is stopping", code="control.stopping")
+
+    def _publish(self, *, wait: bool) -> None:
+        generation = publish.publish(self.space)
+        clock_us = self.space.clock.now_us() if self.space.clock.mode == "replay" else None
+        self._published = (generation, clock_us or 0)
+        if wait:
+            publish.wait_applied(self.space, generation, clock_us=clock_us)
+
+    def _watch(self) -> None:
+        seen = -1
+        while not self._stopping.wait(_LOOK_S):
+            try:
+                version = self.space.database.version()
+                if version != seen:
+                    seen = version
+                    self._look()
+                if monotonic_s() - self._sealed_s > SEAL_EVERY_S:
+                    self._sealed_s = monotonic_s()
+                    seal.request(self.space)
+            except Exception:  # noqa: BLE001 - a failed look is told in the log and looked again
+                traceback.print_exc(file=sys.stderr)
+
+    def _look(self) -> None:
+        """Another connection has committed: tell who waits, and give the workers new routes."""
+        self._changed()
+        with self.space.read() as tx:
+            generation = routes.generation(tx)
+        if generation != self._published[0]:
+            self._publish(wait=False)
