@@ -1,0 +1,391 @@
+"""The offline executor: a declaration of features as DuckDB SQL, each row as it could be known when asked.
+
+The same bytes give the same table, to the last bit: one thread, every order total, sums of fractions kept as scaled
+128-bit integers, so that no sum depends on the order of its terms.
+"""
+
+import math
+from collections.abc import Sequence
+
+import duckdb
+import msgspec
+
+from loopwright.artifacts.model import Version
+from loopwright.data import expressions, service, sources, sql
+from loopwright.data.model import (
+    AsOf,
+    Column,
+    DataSpec,
+    FeaturesSpec,
+    Join,
+    Lateness,
+    Lookup,
+    Pairs,
+    Window,
+    join_outputs,
+)
+from loopwright.data.profile import require_columns
+from loopwright.kernel.errors import Invalid
+from loopwright.kernel.times import format_duration
+from loopwright.store.space import Space
+
+LATE_SHARE = 0.01
+FOREVER_US = 1 << 62
+_BITS = 96  # a scaled value; 2^31 of them still fit into 127
+_I, _ID, _AT, _KNOWN, _TIME, _ROW = ('"lw.i"', '"lw.id"', '"lw.at"', '"lw.known"', '"lw.time"', '"lw.row"')
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Which rows: asked for in [since_us, until_us), from facts known before known_before_us."""
+
+    since_us: int = -FOREVER_US
+    until_us: int = FOREVER_US
+    known_before_us: int = FOREVER_US
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A source as a table of the connection."""
+
+    spec: DataSpec
+    table: str
+    columns: dict[str, Column]
+
+    def column(self, name: str) -> Column:
+        """A column of the source.
+
+        Raises:
+            Invalid: it has none of that name.
+        """
+        if name not in self.columns:
+            raise Invalid(
+                f"{self.spec.name} has no column {name}",
+                code="data.unknown-column",
+                field=name,
+                hint=f"its columns are: {', '.join(self.columns)}",
+            )
+        return self.columns[name]
+
+    def moment(self, name: str) -> str:
+        """A time column in microseconds."""
+        return sql.moment(name, self.column(name).type, f"{self.spec.name}.{name}")
+
+    def known(self) -> str:
+        """When a row became known, in microseconds; the beginning of time when it always was."""
+        column = self.spec.known_column
+        return str(-FOREVER_US) if column is None else self.moment(column)
+
+
+class Executor:
+    """Builds the table `features` (id, at_us, the features) of one declaration in one connection."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, space: Space, spec: FeaturesSpec) -> None:
+        self.con = con
+        self.spec = spec
+        self._space = space
+        self._sources: dict[str, Opened] = {}
+        for number, source in enumerate(spec.sources):
+            self._sources[source.name] = self.open(source, f"lw.source.{number}", self._needs(source))
+        self._base = self._sources[spec.base.name]
+
+    def open(self, source: DataSpec, table: str, needs: Sequence[str], version: Version | None = None) -> Opened:
+        """Read the columns that are needed of a source's version in use into a table.
+
+        Raises:
+            Invalid: the source lacks one of them.
+        """
+        version = version or service.current_version(self._space, source)
+        columns = {column.name: column for column in service.schema(self._space, version)}
+        opened = Opened(source, sql.ident(table), columns)
+        require_columns(tuple(columns.values()), source, source.name)
+        for name in needs:
+            opened.column(name)
+        sources.load(self.con, table, service.reading(self._space, version), needs)
+        return opened
+
+    def _needs(self, source: DataSpec) -> list[str]:
+        """The columns of a source that the declaration uses."""
+        needs = [column for column in (source.time, source.known_column) if column is not None]
+        if source.name == self.spec.base.name:
+            needs += [*source.key, self.spec.at, *self._base_columns()]
+        for join in self.spec.joins:
+            if join.source.name == source.name:
+                needs += [theirs for _, theirs in join.on]
+                needs += [o.column for o in join.outputs] if isinstance(join, Window) else [c for _, c in join.columns]
+        return list(dict.fromkeys(needs))
+
+    def _base_columns(self) -> list[str]:
+        """The base columns that features are made of."""
+        used = list(self.spec.columns)
+        for out, text in self.spec.derive:
+            used += expressions.columns_of(text, f"derive.{out}")
+        for join in self.spec.joins:
+            used += [ours for ours, _ in join.on]
+        return list(dict.fromkeys(used))
+
+    def build(self, span: Span) -> None:
+        """Make the table `features`.
+
+        Raises:
+            Invalid: a column is not known at the asking time, or an expression does not fit the columns.
+        """
+        self.make_base(span)
+        self.refuse_late()
+        self.con.execute(f"DELETE FROM base WHERE {_AT} < {span.since_us}")
+        for number, join in enumerate(self.spec.joins):
+            self._join(number, join, span)
+        parts = [self._own()]
+        for number, join in enumerate(self.spec.joins):
+            parts += [[f"j{number}.{sql.ident(out)}" for out in join_outputs(join)]]
+        chosen = ", ".join(part for group in parts for part in group)
+        joined = " ".join(f"JOIN j{number} USING ({_I})" for number in range(len(self.spec.joins)))
+        with sources.told(f"the features {self.spec.name} cannot be computed", "derive"):
+            self.con.execute(
+                f"CREATE TEMP TABLE features AS SELECT {_ID} AS id, {_AT} AS at_us, {chosen}"
+                f" FROM base {joined} ORDER BY {_AT}, {_ID}"
+            )
+
+    def make_base(self, span: Span) -> None:
+        """Make the table `base`: the requests before the span ends, with what was known of their own columns."""
+        base, key = self._base, sql.ident(self.spec.base.key[0])
+        at, known = base.moment(self.spec.at), base.known()
+        kept = ", ".join(
+            f"CASE WHEN {_KNOWN} <= {_AT} AND {_KNOWN} < {span.known_before_us} THEN {sql.ident(name)} END"
+            f" AS {sql.ident(name)}"
+            for name in self._base_columns()
+        )
+        self.con.execute(
+            f"CREATE TEMP TABLE base AS SELECT row_number() OVER (ORDER BY {_AT}, {_ID}) AS {_I}, * FROM ("
+            f"SELECT {_ID}, {_AT}, {_KNOWN}{', ' if kept else ''}{kept} FROM ("
+            f"SELECT rowid AS {_ROW}, CAST({key} AS VARCHAR) AS {_ID}, {at} AS {_AT}, {known} AS {_KNOWN}, *"
+            f" FROM {base.table}) WHERE {_ID} IS NOT NULL AND {_AT} < {span.until_us}"
+            f" QUALIFY row_number() OVER (PARTITION BY {_ID} ORDER BY {_ROW}) = 1)"
+        )
+
+    def _own(self) -> list[str]:
+        """The base's own columns and the expressions over them, as select items."""
+        items = []
+        for name in self.spec.columns:
+            items.append((sql.ident(name), self._base.column(name).type, name))
+        for out, text in self.spec.derive:
+            for name in expressions.columns_of(text, f"derive.{out}"):
+                self._base.column(name)
+            with sources.told(f"derive.{out} does not fit the columns of {self.spec.base.name}", f"derive.{out}"):
+                (found,) = sources.schema(self.con, f"SELECT ({text}) AS x FROM base")
+            items.append((f"({text})", found.type, out))
+        return [f"{_value(expression, kind, out)} AS {sql.ident(out)}" for expression, kind, out in items]
+
+    # knowledge time
+
+    def lateness(self) -> list[Lateness]:
+        """For each column that is read by a key: how often it is known only after the asking time."""
+        out = []
+        if self.spec.base.known_column is not None and (used := self._base_columns()):
+            late, rows, lag = self._late(f"SELECT {_KNOWN} - {_AT} AS lag FROM base")
+            out += [self._lateness(self.spec.base, name, late, rows, lag) for name in used]
+        for join in self.spec.joins:
+            if isinstance(join, Lookup) and join.source.known_column is not None:
+                source = self._sources[join.source.name]
+                on = " AND ".join(f"base.{sql.ident(ours)} = s.{sql.ident(ours)}" for ours, _ in join.on)
+                first = f"SELECT {_keys(join.on)}, min({source.known()}) AS {_KNOWN} FROM {source.table} GROUP BY ALL"
+                late, rows, lag = self._late(
+                    f"SELECT s.{_KNOWN} - base.{_AT} AS lag FROM base JOIN ({first}) s ON {on}"
+                )
+                out += [self._lateness(join.source, theirs, late, rows, lag) for _, theirs in join.columns]
+        return out
+
+    def _late(self, lags: str) -> tuple[int, int, int | None]:
+        row = self.con.execute(
+            f"SELECT count(*) FILTER (lag IS NULL OR lag > 0), count(*), quantile_disc(lag, 0.5) FILTER (lag > 0)"
+            f" FROM ({lags})"
+        ).fetchone()
+        return (0, 0, None) if row is None else (row[0], row[1], row[2])
+
+    def _lateness(self, source: DataSpec, column: str, late: int, rows: int, lag: int | None) -> Lateness:
+        share = late / rows if rows else 0.0
+        return Lateness(column=column, source=source.name, rows=rows, late_share=share, median_lag_us=lag)
+
+    def refuse_late(self) -> None:
+        """Go on only when what is read by a key is known when asked, but for LATE_SHARE of the rows.
+
+        Raises:
+            Invalid: a column is not; the message names it, the share of rows and the median lag.
+        """
+        for found in self.lateness():
+            if found.late_share > LATE_SHARE:
+                lag = "never" if found.median_lag_us is None else f"{_about(found.median_lag_us)} later (median)"
+                raise Invalid(
+                    f"{found.source}.{found.column} is not known at the asking time: in {found.late_share:.1%} of"
+                    f" {found.rows:,} rows it becomes known {lag}",
+                    code="features.known-late",
+                    field=found.column,
+                    hint="join it with lw.asof or lw.window, which take only what was known, or leave it out",
+                )
+
+    # joins
+
+    def _join(self, number: int, join: Join, span: Span) -> None:
+        source = self._sources[join.source.name]
+        for ours, theirs in join.on:
+            mine, other = self._base.column(ours), source.column(theirs)
+            if mine.kind != other.kind or mine.kind == "other":
+                raise Invalid(
+                    f"{self.spec.base.name}.{ours} ({mine.type}) cannot be matched with"
+                    f" {source.spec.name}.{theirs} ({other.type})",
+                    code="features.on-type",
+                    field=ours,
+                )
+        if isinstance(join, Window):
+            query = self._window(join, source, span)
+        elif isinstance(join, Lookup) and source.spec.known_column is None:
+            query = self._static(join, source)
+        else:
+            query = self._asof(join, source, span)
+        self.con.execute(f"CREATE TEMP TABLE j{number} AS {query}")
+
+    def _static(self, join: Lookup, source: Opened) -> str:
+        """Equal keys of a source that was always known; the first row of a key counts."""
+        facts = (
+            f"SELECT {_keys(join.on)}, {self._taken(join.columns, source)} FROM {source.table}"
+            f" WHERE {_whole(join.on)} QUALIFY row_number() OVER (PARTITION BY {_theirs(join.on)} ORDER BY rowid) = 1"
+        )
+        outs = ", ".join(f"s.{_held(out)} AS {sql.ident(out)}" for out, _ in join.columns)
+        return f"SELECT base.{_I}, {outs} FROM base LEFT JOIN ({facts}) s ON {_equal(join.on)}"
+
+    def _asof(self, join: AsOf | Lookup, source: Opened, span: Span) -> str:
+        """The row with the latest time among those known; of two for the same time the one known last, then the first.
+
+        A row counts from max(time, known) on, unless a row for a later time counts already; so the rows that are ever
+        the latest rise in both, and one as-of join finds them.
+        """
+        known, spec = source.known(), source.spec
+        time = known if spec.time is None else source.moment(spec.time)
+        keys = ", ".join(_held(ours) for ours, _ in join.on)
+        facts = (
+            f"SELECT {_keys(join.on, held=True)}, {known} AS {_KNOWN}, {time} AS {_TIME},"
+            f" greatest({known}, {time}) AS {_AT}, rowid AS {_ROW}, {self._taken(join.columns, source)}"
+            f" FROM {source.table} WHERE {_whole(join.on)} AND {known} < {span.known_before_us} AND {time} IS NOT NULL"
+            f" AND greatest({known}, {time}) < {span.until_us}"
+        )
+        best = (
+            f"SELECT * FROM ({facts}) QUALIFY row_number() OVER (PARTITION BY {keys}, {_AT}"
+            f" ORDER BY {_TIME} DESC, {_KNOWN} DESC, {_ROW}) = 1"
+        )
+        rising = (
+            f"SELECT * FROM ({best}) QUALIFY {_TIME} >= coalesce(max({_TIME}) OVER (PARTITION BY {keys} ORDER BY {_AT}"
+            f" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), {_TIME})"
+        )
+        fresh = ""
+        if isinstance(join, AsOf) and join.within_us is not None:
+            fresh = f"base.{_AT} - s.{_TIME} <= {join.within_us}"
+        outs = ", ".join(
+            (f"CASE WHEN {fresh} THEN s.{_held(out)} END" if fresh else f"s.{_held(out)}") + f" AS {sql.ident(out)}"
+            for out, _ in join.columns
+        )
+        on = " AND ".join(f"base.{sql.ident(ours)} = s.{_held(ours)}" for ours, _ in join.on)
+        return f"SELECT base.{_I}, {outs} FROM base ASOF LEFT JOIN ({rising}) s ON {on} AND base.{_AT} >= s.{_AT}"
+
+    def _window(self, join: Window, source: Opened, span: Span) -> str:
+        """Aggregates over (at - last, at] of knowledge time, by one ordered pass over requests and facts together."""
+        scales = {name: self._scale(source, name) for name in {o.column for o in join.outputs if o.how != "count"}}
+        columns = list(dict.fromkeys(output.column for output in join.outputs))
+        facts_items, base_items, outs = [], [], []
+        for place, name in enumerate(columns):
+            column = source.column(name)
+            there = sql.number(sql.ident(name), column.type) if column.kind in ("number", "bool") else sql.ident(name)
+            facts_items.append(f"{there} IS NOT NULL AS n{place}")
+            base_items.append(f"false AS n{place}")
+            if name in scales:
+                facts_items += [f"{there} AS x{place}", f"CAST({there} * {scales[name]!r} AS HUGEINT) AS h{place}"]
+                base_items += [f"CAST(NULL AS DOUBLE) AS x{place}", f"CAST(NULL AS HUGEINT) AS h{place}"]
+        for output in join.outputs:
+            made = _aggregate(output.how, columns.index(output.column), scales.get(output.column, 1.0))
+            outs.append(f"{made} AS {sql.ident(output.out)}")
+        keys = ", ".join(_held(ours) for ours, _ in join.on)
+        known = source.known()
+        facts = (
+            f"SELECT NULL AS {_I}, {known} AS {_AT}, {_keys(join.on, held=True)}, {', '.join(facts_items)}"
+            f" FROM {source.table} WHERE {_whole(join.on)} AND {known} < {span.known_before_us}"
+            f" AND {known} > {max(span.since_us - join.last_us, -FOREVER_US)} AND {known} < {span.until_us}"
+        )
+        ours = ", ".join(f"{sql.ident(name)} AS {_held(name)}" for name, _ in join.on)
+        asked = f"SELECT {_I}, {_AT}, {ours}, {', '.join(base_items)} FROM base"
+        return (
+            f"SELECT {_I}, {', '.join(outs)} FROM ({asked} UNION ALL {facts}) WINDOW w AS (PARTITION BY {keys}"
+            f" ORDER BY {_AT} RANGE BETWEEN {join.last_us - 1} PRECEDING AND CURRENT ROW) QUALIFY {_I} IS NOT NULL"
+        )
+
+    def _scale(self, source: Opened, name: str) -> float:
+        """The power of two that turns a column's values into integers of at most _BITS bits; 1 for integers."""
+        column = source.column(name)
+        if column.kind not in ("number", "bool"):
+            raise Invalid(
+                f"{source.spec.name}.{name} holds {column.type}; a window can only count it",
+                code="features.window-type",
+                field=name,
+            )
+        if column.kind == "bool" or sql.is_whole(column.type):
+            return 1.0
+        value = sql.number(sql.ident(name), column.type)
+        row = self.con.execute(f"SELECT max(abs({value})) FROM {source.table}").fetchone()
+        largest = row[0] if row is not None and row[0] else 1.0
+        return 2.0 ** max(-900, min(900, _BITS - math.frexp(largest)[1]))
+
+    def _taken(self, columns: Pairs, source: Opened) -> str:
+        return ", ".join(
+            f"{_value(sql.ident(theirs), source.column(theirs).type, out)} AS {_held(out)}" for out, theirs in columns
+        )
+
+
+def _aggregate(how: str, place: int, scale: float) -> str:
+    count = f"count(*) FILTER (n{place}) OVER w"
+    if how == "count":
+        return f"CAST({count} AS DOUBLE)"
+    if how in ("min", "max"):
+        return f"{how}(x{place}) OVER w"
+    total = f"CAST(sum(h{place}) OVER w AS DOUBLE) / {scale!r}"
+    return total if how == "sum" else f"{total} / nullif({count}, 0)"
+
+
+def _value(expression: str, kind: str, out: str) -> str:
+    """A feature as it is kept: a DOUBLE or a text.
+
+    Raises:
+        Invalid: it is neither a number, a truth value nor a text.
+    """
+    match sql.kind_of(kind):
+        case "number" | "bool":
+            return sql.number(expression, kind)
+        case "text":
+            return f"CAST({expression} AS VARCHAR)"
+    raise Invalid(
+        f"the feature {out} is of type {kind}; features are numbers and texts",
+        code="features.type",
+        field=out,
+        hint="derive a number from it, such as date_diff('minute', a, b)",
+    )
+
+
+def _held(name: str) -> str:
+    return sql.ident(f"lw.{name}")
+
+
+def _keys(on: Pairs, *, held: bool = False) -> str:
+    return ", ".join(f"{sql.ident(theirs)} AS {_held(ours) if held else sql.ident(ours)}" for ours, theirs in on)
+
+
+def _theirs(on: Pairs) -> str:
+    return ", ".join(sql.ident(theirs) for _, theirs in on)
+
+
+def _whole(on: Pairs) -> str:
+    return " AND ".join(f"{sql.ident(theirs)} IS NOT NULL" for _, theirs in on)
+
+
+def _equal(on: Pairs) -> str:
+    return " AND ".join(f"base.{sql.ident(ours)} = s.{sql.ident(ours)}" for ours, _ in on)
+
+
+def _about(span_us: int) -> str:
+    """A span to the minute, or to the second when it is short."""
+    unit = 60_000_000 if abs(span_us) >= 3_600_000_000 else 1_000_000
+    return format_duration(span_us // unit * unit or span_us)
