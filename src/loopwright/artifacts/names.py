@@ -128,9 +128,7 @@ def move(
     valid_name(label, "label")
     if label.isdigit():
         raise Invalid("a label is not a number", code="label.form", field="label")
-    held = tx.value(
-        "SELECT number FROM label_moves WHERE name = ? AND label = ? ORDER BY seq DESC LIMIT 1", (name, label)
-    )
+    held = label_in(tx, name, label)
     if held == number:
         return
     if tx.one("SELECT 1 FROM label_guards WHERE name = ? AND label = ?", (name, label)):
@@ -145,6 +143,14 @@ def move(
 def guard(tx: Tx, name: str, label: str) -> None:
     """Let a label move only with a permit from now on."""
     tx.execute("INSERT INTO label_guards(name, label) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, label))
+
+
+def label_in(tx: Tx, name: str, label: str) -> int | None:
+    """The version that a label is on, inside a transaction, or None."""
+    held = tx.value(
+        "SELECT number FROM label_moves WHERE name = ? AND label = ? ORDER BY seq DESC LIMIT 1", (name, label)
+    )
+    return None if held is None else int(held)
 
 
 def label_history(space: Space, name: str, label: str) -> list[LabelMove]:
