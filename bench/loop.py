@@ -116,9 +116,10 @@ class Loop:
 
     def counts(self) -> None:
         """Sent, logged and joined against what the published file holds."""
-        from replays import expected
+        from replays import world
 
-        asked, landed = expected(self.size.until)
+        truth = world(self.size.until)
+        asked, landed = truth.asked, truth.landed
         if (asked, landed) != LANDED.get(self.size.until, (asked, landed)):
             raise contract.CannotRun(
                 f"the published file has {asked} flights and {landed} landings, not those promised"
@@ -126,22 +127,19 @@ class Loop:
         told, took = self.main.summary, f"replayed in {self.main.wall_s:.0f} s"
         logged = len(set(self.log["request_id"].tolist()))
         repeated = len(self.log["request_id"]) - logged
-        joined = int((~self._unlabelled()).sum())
-        failed = int(told["failed"]) + int(told["sent"]) - int(told["answered"])
-        for name, got, want, why in (
-            ("loop.sent", int(told["sent"]), asked, took),
-            ("loop.logged", logged, asked, f"{repeated} rows beside the first of their request" if repeated else ""),
-            ("loop.joined", joined, landed, ""),
+        labels = dict(zip(self.log["request_id"].tolist(), self.log["label"].astype(float).tolist(), strict=True))
+        joined = sum(not math.isnan(label) for label in labels.values())
+        untrue = sum(labels.get(name) != late for name, late in truth.late.items())
+        failed = max(int(told["failed"]), int(told["sent"]) - int(told["answered"]))
+        for name, got, want, wrong, why in (
+            ("loop.sent", int(told["sent"]), asked, 0, took),
+            ("loop.logged", logged, asked, repeated, ""),
+            ("loop.joined", joined, landed, untrue, ""),
         ):
-            counts = {"attempted": want, "checked": got, "lost": max(0, want - got), "wrong": max(0, got - want)}
+            counts = {"attempted": want, "checked": got, "lost": max(0, want - got), "wrong": wrong}
             self.bench.put(name, Result(stat([got], "count"), bars=(Bar("==", want),), counts=counts, reason=why))
         tally = {"attempted": asked, "checked": asked, "failed": failed}
         self.bench.put("loop.failed_requests", Result(stat([failed], "count"), counts=tally))
-
-    def _unlabelled(self) -> Any:
-        import numpy as np
-
-        return np.isnan(self.log["label"].astype(float))
 
     # --- what was won ---
 
@@ -168,9 +166,8 @@ class Loop:
         import scoring
 
         made = [
-            scoring.Promotion(micros(e["at"]), int(e["data"]["from"]), int(e["data"]["version"]))
-            for e in self.kinds("version.promoted")
-            if e["data"].get("from")
+            scoring.Promotion(micros(e["at"]), int(e["data"]["replaced"]), int(e["data"]["version"]))
+            for e in self.kinds("version.promoted@")
         ]
         labels, at, end = self.log["label"].astype(float), self.log["at"], int(self.log["at"].max()) + 1
         gains = [scoring.gain(p, at, labels, self.scores, days=WITHIN_DAYS, end_us=end) for p in made]
@@ -196,10 +193,10 @@ class Loop:
         if self.size.own_pair:
             first = Replay(self.work / "pair-a")
             first.run(until)
-        pace = days_until(until if self.size.own_pair else self.size.until) / first.wall_s
-        whole_s = days_until(until) / pace
+        pace = 0.9 * days_until(until if self.size.own_pair else self.size.until) / first.replay_s
+        before_s, whole_s = first.wall_s - first.replay_s, days_until(until) / pace
         second = Replay(self.work / "pair-b")
-        killed = second.run(until, pace=0.9 * pace, kill_after_s=whole_s * self.random.uniform(0.2, 0.9))
+        killed = second.run(until, pace=pace, kill_after_s=before_s + whole_s * self.random.uniform(0.1, 0.9))
         assert killed is not None
         left, right = first.stable(), second.stable()
         if not self.size.own_pair:

@@ -51,17 +51,39 @@ def asked_at(row: dict[str, str]) -> datetime:
     return day + timedelta(hours=hour - 1, minutes=minute)
 
 
-def expected(until: str) -> tuple[int, int]:
-    """How many flights are asked about up to the end of a day, and how many of them landed."""
-    end = datetime.fromisoformat(until).replace(tzinfo=UTC) + timedelta(days=1)
-    landed = [row["arr_delay"] not in ("", "NA") for row in flights() if START <= asked_at(row) < end]
-    return len(landed), sum(landed)
+@dataclass(frozen=True)
+class World:
+    """What a replay must find: how many flights are asked about, and for each that landed whether it was late."""
+
+    asked: int
+    late: dict[str, int]
+
+    @property
+    def landed(self) -> int:
+        return len(self.late)
+
+
+def world(until: str) -> World:
+    """Read what happened from the published file; the ids are those that the demo's own script gives to its rows."""
+    end, asked, late = end_of(until), 0, {}
+    for row in flights():
+        at = asked_at(row)
+        if not START <= at < end:
+            continue
+        asked += 1
+        if row["arr_delay"] not in ("", "NA"):
+            day = (at + timedelta(hours=1)).date()
+            late[f"{row['carrier']}{row['flight']}-{row['origin']}-{day}"] = int(float(row["arr_delay"]) > 15)
+    return World(asked, late)
+
+
+def end_of(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
 
 
 def days_until(until: str) -> float:
     """Days of data from the start to the end of a day."""
-    end = datetime.fromisoformat(until).replace(tzinfo=UTC) + timedelta(days=1)
-    return (end - START) / timedelta(days=1)
+    return (end_of(until) - START) / timedelta(days=1)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -145,6 +167,11 @@ class Replay:
                 stderr=err,
                 start_new_session=True,
             )
+
+    @property
+    def replay_s(self) -> float:
+        """Seconds of the replay alone."""
+        return float(self.summary["seconds"])
 
     @property
     def log(self) -> Path:

@@ -15,11 +15,12 @@ HEADING = re.compile(r"^#{1,6} +(?P<text>.+?)\s*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the file it stands for if it names one, its text."""
+    """A fenced block: its language and options, the file it stands for if it names one, its text."""
 
     page: str
     line: int
     language: str
+    options: str
     file: str
     body: str
 
@@ -44,13 +45,14 @@ def pages() -> dict[str, str]:
 
 
 def blocks(page: str, text: str) -> list[Block]:
-    """The fenced blocks of a page, in order. ```python title="x.py" stands for the file x.py."""
+    """The fenced blocks of a page, in order. ```python title="x.py" stands for x.py."""
     found = []
     for match in FENCE.finditer(text):
         words = match["info"].split(maxsplit=1)
         title = re.search(r'title="([^"]+)"', match["info"])
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(page, line, words[0] if words else "", title[1] if title else "", match["body"]))
+        language, options = (*words, "", "")[:2]
+        found.append(Block(page, line, language, options, title[1] if title else "", match["body"]))
     return found
 
 

@@ -67,7 +67,9 @@ def test_gain_of_a_promotion() -> None:
 
 
 def test_what_the_published_file_holds() -> None:
-    assert replays.expected("2013-07-31") == loop.LANDED["2013-07-31"]
+    truth = replays.world("2013-07-31")
+    assert (truth.asked, truth.landed) == loop.LANDED["2013-07-31"]
+    assert 0.2 < sum(truth.late.values()) / truth.landed < 0.4
     assert replays.days_until("2013-04-01") == pytest.approx(20 / 24)
 
 
