@@ -15,8 +15,12 @@ import msgspec
 from loopwright.kernel.errors import Invalid, NotFound
 
 _SQL_TYPES = {
-    "FP64": "DOUBLE", "FP32": "DOUBLE", "INT64": "BIGINT", "INT32": "BIGINT",
-    "BOOL": "BOOLEAN", "BYTES": "VARCHAR",
+    "FP64": "DOUBLE",
+    "FP32": "DOUBLE",
+    "INT64": "BIGINT",
+    "INT32": "BIGINT",
+    "BOOL": "BOOLEAN",
+    "BYTES": "VARCHAR",
 }
 _TIMES = ("TIMESTAMP", "DATE", "VARCHAR")
 _CSV, _PARQUET = (".csv", ".tsv", ".gz"), (".parquet", ".pq")
@@ -77,7 +81,7 @@ class Recording:
         self._check_there(path, ["id", "time"])
         self._check_once(path)
         picked = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in wanted.items())
-        self._db.execute(f"CREATE TABLE requests AS SELECT {picked} FROM {_source(path)} ORDER BY at_us, id")
+        self._db.execute(f"CREATE TABLE recorded_requests AS SELECT {picked} FROM {_source(path)} ORDER BY at_us, id")
         used = {"id", "time", *(i.name for i in self.inputs)}
         return [name for name in have if name not in used]
 
@@ -91,8 +95,8 @@ class Recording:
         )
         # a label that was known before it was asked for is sent with its request
         self._db.execute(
-            "CREATE TABLE labels AS SELECT id, label, known_us, greatest(known_us, at_us + 1) AS due_us, at_us"
-            " FROM read_labels JOIN requests USING (id) ORDER BY due_us, id, known_us"
+            "CREATE TABLE recorded_labels AS SELECT id, label, known_us, greatest(known_us, at_us + 1) AS due_us, at_us"
+            " FROM read_labels JOIN recorded_requests USING (id) ORDER BY due_us, id, known_us"
         )
         self._db.execute("DROP TABLE read_labels")
 
@@ -154,8 +158,8 @@ class Recording:
         to = 2**62 if to_us is None else to_us
         bounds = [from_us, to]
         within = "at_us >= ? AND at_us < ?"
-        found = self._row(f"SELECT count(*), min(at_us), max(at_us) FROM requests WHERE {within}", bounds)
-        known = self._row(f"SELECT max(due_us) FROM labels WHERE {within}", bounds)
+        found = self._row(f"SELECT count(*), min(at_us), max(at_us) FROM recorded_requests WHERE {within}", bounds)
+        known = self._row(f"SELECT max(due_us) FROM recorded_labels WHERE {within}", bounds)
         return Span(found[0], found[1] or from_us, found[2] or from_us, known[0] or from_us)
 
     def _row(self, sql: str, args: list[int]) -> tuple[Any, ...]:
@@ -166,15 +170,15 @@ class Recording:
     def requests(self, from_us: int, to_us: int) -> list[Request]:
         """The requests with from <= time < to, by time and id."""
         rows = self._db.execute(
-            "SELECT * FROM requests WHERE at_us >= ? AND at_us < ? ORDER BY at_us, id", [from_us, to_us]
+            "SELECT * FROM recorded_requests WHERE at_us >= ? AND at_us < ? ORDER BY at_us, id", [from_us, to_us]
         ).fetchall()
         return [Request(row[0], row[1], row[2:]) for row in rows]
 
     def labels(self, after_us: int, to_us: int, asked: tuple[int, int]) -> list[Label]:
         """The labels with after < known_at <= to, of requests with asked[0] <= time < asked[1]."""
         rows = self._db.execute(
-            "SELECT id, label, known_us FROM labels WHERE due_us > ? AND due_us <= ? AND at_us >= ? AND at_us < ?"
-            " ORDER BY due_us, id, known_us",
+            "SELECT id, label, known_us FROM recorded_labels"
+            " WHERE due_us > ? AND due_us <= ? AND at_us >= ? AND at_us < ? ORDER BY due_us, id, known_us",
             [after_us, to_us, *asked],
         ).fetchall()
         return [Label(*row) for row in rows]

@@ -17,6 +17,7 @@ import msgspec
 
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError
+from loopwright.kernel.ids import new_id
 from loopwright.kernel.times import SECOND, format_time
 from loopwright.loop import service as loop
 from loopwright.pipelines import queue as jobs
@@ -25,7 +26,7 @@ from loopwright.store import clock as clocks
 from loopwright.store.space import Space
 
 ACTOR = "loop"
-SEAL_EVERY_S = 60.0
+SEAL, SEAL_EVERY_S = "serving.seal", 60.0
 _LOOK_S, _LONGEST_WAIT_S, _RETRY_S, _JOB_LOOK_S = 0.05, 1.0, 1.0, 0.01
 
 
@@ -189,9 +190,13 @@ class Scheduler:
                     self._look()
                 if monotonic_s() - self._sealed_s > SEAL_EVERY_S:
                     self._sealed_s = monotonic_s()
-                    seal.request(self.space)
+                    self._seal()
             except Exception:  # noqa: BLE001 - a failed look is told in the log and looked again
                 traceback.print_exc(file=sys.stderr)
+
+    def _seal(self) -> None:
+        if seal.due(self.space):
+            self.space.write(lambda tx: jobs.enqueue(tx, new_id("action"), SEAL, {}))
 
     def _look(self) -> None:
         """Another connection has committed: tell who waits, and give the workers new routes."""

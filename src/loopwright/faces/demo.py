@@ -1,0 +1,301 @@
+"""`lw demo NAME`: copies a demo project out of the package and does what a person would: run, deploy, replay, watch.
+
+Everything after the copy is a command that anybody can type. What a demo is about stands in its own folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+import loopwright
+from loopwright.faces import output, replay
+from loopwright.kernel import settings as config
+from loopwright.kernel.errors import Conflict, LoopwrightError, NotFound, Unsupported
+from loopwright.kernel.ids import valid_name
+from loopwright.kernel.times import add_days
+from loopwright.serving import routes
+
+if TYPE_CHECKING:
+    from loopwright.faces.rooms import House
+    from loopwright.store.space import Space
+
+FOLDER = Path(loopwright.__file__).parent / "demos"
+SHEET = "demo.toml"
+MADE = ".made"
+_IDENTITY = ("-c", "user.name=loopwright demo", "-c", "user.email=demo@localhost")
+_QUIET = ("-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}")
+
+
+class Sheet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a demo says of itself in demo.toml."""
+
+    title: str
+    note: str
+    endpoint: str
+    features: str
+    labels: str
+    until: str
+    make: str
+    data: str
+    needs: list[str]
+    extra: str
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What a demo came to: counts, quality, what the loop decided, what to try next."""
+
+    folder: str
+    clock: str
+    complete: bool
+    sent: int
+    answered: int
+    failed: int
+    joined: int
+    requests: int
+    loss_served: float | None
+    loss_frozen: float | None
+    promotions: list[str]
+    alarms: list[str]
+    seconds: float
+    errors: list[str]
+    next: list[str]
+
+
+class Demo:
+    """One demo in one folder; every part can be done again, and does only what is not done yet."""
+
+    def __init__(self, sheet: Sheet, source: Path, folder: Path, tell: Callable[[str], None]) -> None:
+        self.sheet, self.source, self.folder, self._tell = sheet, source, folder, tell
+        self.entry = tomllib.loads((source / config.FILE).read_text("utf-8"))["entry"]
+
+    def check_needs(self) -> None:
+        """Raises Unsupported with the exact command when a package is not installed."""
+        missing = [name for name in self.sheet.needs if importlib.util.find_spec(name) is None]
+        if missing:
+            raise Unsupported(
+                f"this demo needs {', '.join(missing)}",
+                extra=self.sheet.extra,
+                code="demo.needs",
+                hint=f"{shlex.quote(sys.executable)} -m pip install {pip_words(self.sheet.extra)}",
+            )
+
+    def copy(self) -> None:
+        """Put the project's files into the folder, and into git when there is git.
+
+        Raises:
+            Conflict: the folder holds something else.
+        """
+        there = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        if there and self.entry not in there and config.FILE not in there:
+            raise Conflict(
+                f"{self.folder} is not empty and is not this demo", code="demo.folder", field="folder",
+                hint=f"lw demo {self.source.name} OTHER-FOLDER",
+            )  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.source.iterdir()):
+            if path.is_file() and path.name != SHEET and not (self.folder / path.name).exists():
+                fresh = self.folder / f"{path.name}.new"
+                shutil.copyfile(path, fresh)
+                fresh.replace(self.folder / path.name)
+        ignored = self.folder / ".gitignore"
+        if not ignored.exists():
+            ignored.write_text(f".loopwright/\n{self.sheet.data}/\n__pycache__/\n*.new\n", "utf-8")
+        self._commit()
+
+    def _commit(self) -> None:
+        if shutil.which("git") is None:
+            self._tell("no git here: runs are kept without a commit")
+            return
+        if self._git("rev-parse", "--verify", "-q", "HEAD") and (self.folder / ".git").exists():
+            return
+        shutil.rmtree(self.folder / ".git", ignore_errors=True)
+        own = () if self._git("config", "user.email") else _IDENTITY
+        done = self._git("init", "-q") and self._git("add", "-A")
+        if not done or not self._git(*own, *_QUIET, "commit", "-q", "-m", "The project as it was copied out"):
+            self._tell("git did not take the project: runs are kept without a commit")
+
+    def _git(self, *words: str) -> bool:
+        done = subprocess.run(["git", "-C", str(self.folder), *words], capture_output=True, check=False)
+        return done.returncode == 0
+
+    def make_files(self) -> None:
+        """Run the script that makes the project's files."""
+        made = self.folder / self.sheet.data / MADE
+        if not made.exists():
+            self._do([sys.executable, self.sheet.make], f"python {self.sheet.make}")
+            made.touch()
+
+    def deploy(self, house: House) -> Space:
+        """Run the project and deploy what it made, unless it is served already."""
+        self.lw("init")
+        space = house.open(self.folder)
+        if not _served(space, self.sheet.endpoint):
+            self.lw("run")
+            self.lw("deploy", self.sheet.endpoint)
+        return space
+
+    def requests(self, space: Space, until: str) -> Path:
+        """The file of request rows up to the end of a day, as an asker would have known them."""
+        path = self.folder / self.sheet.data / f"requests-{until}.parquet"
+        if not path.exists():
+            since, end = space.settings.start or "", add_days(until, 1)
+            place = str(path.relative_to(self.folder))
+            self.lw("features", "rows", self.sheet.features, "--since", since, "--until", end, "--out", place)
+        return path
+
+    def lw(self, *words: str) -> None:
+        """Type a command in the project's folder."""
+        self._do([sys.executable, "-m", "loopwright", *words], "lw " + shlex.join(words))
+
+    def _do(self, argv: list[str], shown: str) -> None:
+        self._tell(f"$ {shown}")
+        done = subprocess.run(argv, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        said = done.stdout.decode("utf-8", "replace").rstrip()
+        if said:
+            self._tell("\n".join(f"  {line}" for line in said.split("\n")))
+        if done.returncode:
+            last = said.split("\n")[-1] if said else "nothing was said"
+            raise LoopwrightError(f"`{shown}` ended with {done.returncode}: {last}", code="demo.step")
+
+
+def _served(space: Space, endpoint: str) -> bool:
+    try:
+        return bool(routes.current(space, endpoint))
+    except NotFound:
+        return False
+
+
+def pip_words(extra: str) -> str:
+    """The requirements of an extra of this package, as words for pip."""
+    wanted = []
+    for line in metadata.requires("loopwright") or []:
+        requirement, _, marker = line.partition(";")
+        if marker.replace('"', "'").strip() == f"extra == '{extra}'":
+            wanted.append(shlex.quote(requirement.strip()))
+    return " ".join(wanted)
+
+
+def read_sheet(name: str) -> tuple[Sheet, Path]:
+    """What a demo says of itself, and where its files are.
+
+    Raises:
+        NotFound: there is no demo of that name.
+    """
+    folder = FOLDER / valid_name(name)
+    path = folder / SHEET
+    if not path.is_file():
+        have = ", ".join(sorted(p.parent.name for p in FOLDER.glob(f"*/{SHEET}")))
+        raise NotFound(f"there is no demo {name!r}", code="demo.missing", field="name", hint=f"lw demo {have}")
+    return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Sheet), folder
+
+
+def play(house: House, demo: Demo, order: replay.Order, *, quiet: bool) -> Outcome:
+    """Copy, make, run, deploy and replay; goes on from wherever an earlier call came to."""
+    from loopwright.faces import live
+
+    demo.check_needs()
+    demo.copy()
+    demo.make_files()
+    space = demo.deploy(house)
+    requests = demo.requests(space, order.until or demo.sheet.until)
+    feed = live.Feed(house, space, order.endpoint)
+    files = (requests, demo.folder / demo.sheet.labels)
+    with live.view(feed, to_stderr=quiet) as shown:
+
+        def watch(summary: replay.Summary) -> None:
+            status = f"sent {summary.sent:,}  answered {summary.answered:,}  failed {summary.failed:,}"
+            shown.show(status)
+
+        shown.show()
+        summary = replay.run(demo.folder, order, files, watch)
+        shown.show()
+    return outcome(demo, feed, summary)
+
+
+def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
+    """What a demo came to."""
+    totals = feed.totals()
+    events = feed.decisions()
+    ask = f"cd {shlex.quote(str(demo.folder))}"
+    tries = [ask, f"lw trace {summary.last_prediction}"] if summary.last_prediction else [ask]
+    endpoint = demo.sheet.endpoint
+    tries += [f"lw show {endpoint}", f"lw log {endpoint}", "lw events --kind decision", f"lw watch {endpoint} --once"]
+    return Outcome(
+        folder=str(demo.folder),
+        clock=summary.clock,
+        complete=summary.complete,
+        sent=summary.sent,
+        answered=summary.answered,
+        failed=summary.failed,
+        joined=totals.joined,
+        requests=totals.requests,
+        loss_served=totals.served,
+        loss_frozen=totals.frozen,
+        promotions=[told(event) for event in events if event.kind.startswith("version.promoted@")],
+        alarms=[told(event) for event in events if event.kind.startswith("alarm.opened@")],
+        seconds=summary.seconds,
+        errors=summary.errors,
+        next=[*tries, "lw status"],
+    )
+
+
+def told(event: Any) -> str:
+    """An event as one line."""
+    return f"{event.at[:10]}  {event.sentence}"
+
+
+def summary_text(found: Outcome) -> str:
+    """What a demo came to, as text."""
+    from loopwright.faces.live import gain_text
+
+    lines = [
+        "",
+        f"sent {found.sent:,}  answered {found.answered:,}  failed {found.failed:,}  in {found.seconds:.0f} s",
+        f"judged {found.requests:,} requests, {found.joined:,} with their label in time",
+    ]
+    if found.loss_served is not None and found.loss_frozen is not None:
+        gain = gain_text(found.loss_served, found.loss_frozen)
+        lines.append(f"log loss as served {found.loss_served:.4f}, frozen first model {found.loss_frozen:.4f} ({gain})")
+    lines.append(f"{len(found.promotions)} promotions")
+    lines += [f"  {line}" for line in found.promotions]
+    lines.append(f"{len(found.alarms)} alarms")
+    lines += [f"  {line}" for line in found.alarms]
+    lines += [f"failed {line}" for line in found.errors]
+    return "\n".join([*lines, "", "what to try next:", *(f"  {line}" for line in found.next)])
+
+
+def command(house: Callable[[], House]) -> click.Command:
+    """`lw demo`."""
+
+    @click.command("demo")
+    @click.argument("name")
+    @click.argument("folder", required=False, type=click.Path(file_okay=False))
+    @click.option("--until", help="The last day that is replayed.")
+    @click.option("--days-per-second", type=float, help="Go no faster than so many days a second.")
+    @click.option("--seed", type=int, default=0, help="Of the order in which requests overlap. [0]")
+    @output.as_json
+    def demo(name: str, folder: str | None, as_json: bool, until: str | None, **given: Any) -> None:
+        """Copy a demo project out and let its loop run; the same command goes on where it was stopped."""
+        sheet, source = read_sheet(name)
+        order = replay.checked(sheet.endpoint, until=until or sheet.until, **given)
+        made = Demo(sheet, source, Path(folder or f"{name}-demo").resolve(), lambda line: click.echo(line, err=as_json))
+        click.echo(f"{sheet.title}\n{sheet.note}", err=as_json)
+        found = play(house(), made, order, quiet=as_json)
+        output.say(found, schema="lw.demo/1", as_json=as_json, render=summary_text)
+        if found.failed or not found.complete:
+            raise click.exceptions.Exit(1)
+
+    return demo
