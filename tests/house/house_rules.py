@@ -149,7 +149,11 @@ def _is_broad(kind: ast.expr | None) -> bool:
 
 
 def _raises_again(handler: ast.ExceptHandler) -> bool:
-    return any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
+    """Whether it ends by raising what it caught, or another error that names it as its cause."""
+    last = handler.body[-1]
+    if not isinstance(last, ast.Raise):
+        return False
+    return last.exc is None or (isinstance(last.cause, ast.Name) and last.cause.id == handler.name)
 
 
 _REASON = re.compile(r"#\s*noqa:\s*BLE001\s+-\s+(?P<why>\S.{9,})")

@@ -92,6 +92,8 @@ def test_a_broad_except_needs_its_reason(handler: str) -> None:
     assert rules.broad_excepts([source(reason)]) == []
     again = bad.replace("    pass", "    close()\n    raise")
     assert rules.broad_excepts([source(again)]) == []
+    other = bad.replace("    pass", "    raise TypeError('x')")
+    assert len(rules.broad_excepts([source(other)])) == 1
 
 
 def test_unfinished_work_is_found() -> None:
