@@ -1,0 +1,166 @@
+"""The quality alarm: an episode over daily blocks. It pages and explains; it starts nothing.
+
+Served predictions are held against labels; the reference is the skill of the twin of the first gate.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import msgspec
+
+from loopwright.checks import scores
+from loopwright.kernel import canonical
+from loopwright.kernel.times import DAY
+from loopwright.kernel.verdict import Verdict
+from loopwright.monitors import queries, rows
+from loopwright.monitors.model import ALARM_CLOSED, ALARM_OPENED, SERVED, Block, Limits
+from loopwright.serving.columns import quoted
+from loopwright.serving.routes import subject_of
+from loopwright.store import ledger
+from loopwright.store.database import Tx
+from loopwright.store.space import Space
+
+ACTOR = "loop"
+KIND = "quality"
+MIN_SEGMENT = 100
+
+
+class Moment(NamedTuple):
+    """When a block was closed, and the event that says so."""
+
+    at_us: int
+    cause: int
+
+
+class Window(NamedTuple):
+    """What was served over some days together."""
+
+    days: list[str]
+    n: int
+    loss: float
+    mean_score: float
+    label_rate: float
+    skill: float | None
+
+
+def window(blocks: list[Block]) -> Window | None:
+    """Some blocks as one window; None without a labelled row."""
+    kept = [block for block in blocks if block.n_labelled]
+    n = sum(block.n_labelled for block in kept)
+    if n == 0:
+        return None
+    loss, said, true, square = (
+        math.fsum(getattr(block, field) for block in kept) / n
+        for field in ("loss_sum", "score_sum", "label_sum", "label_square_sum")
+    )
+    binary = any(block.histogram is not None for block in kept)
+    skill = scores.skill(true, loss) if binary else _spread_skill(loss, square - true * true)
+    return Window([block.day for block in kept], n, loss, said, true, skill)
+
+
+def _spread_skill(loss: float, variance: float) -> float | None:
+    return 1 - loss / variance if variance > 0 else None
+
+
+def verdict(found: Window | None, reference: float | None, limits: Limits, *, binary: bool = True) -> Verdict:
+    """Whether what was served is as good as it was promised to be."""
+    days = len(found.days) if found else 0
+    if found is None or days < limits.min_days:
+        return Verdict(
+            outcome="unknown", check="quality", reason=f"{days} days with labels, {limits.min_days} are needed"
+        )
+    bias = found.mean_score - found.label_rate
+    figures = {
+        "n": found.n,
+        "loss": round(found.loss, 6),
+        "mean_score": round(found.mean_score, 6),
+        "label_rate": round(found.label_rate, 6),
+        "skill": None if found.skill is None else round(found.skill, 6),
+        "reference": None if reference is None else round(reference, 6),
+    }
+    against = []
+    if binary and abs(bias) > limits.bias:
+        against.append(f"predicted {found.mean_score:.1%} on average, {found.label_rate:.1%} came true")
+    if reference is not None and found.skill is not None and found.skill < limits.skill_share * reference:
+        against.append(f"skill {found.skill:.3f}, under {limits.skill_share:.0%} of the reference {reference:.3f}")
+    evidence = {"days": found.days, "figures": figures}
+    if against:
+        reason = f"over {days} days to {found.days[-1]}: {'; '.join(against)}"
+        return Verdict(outcome="fail", check="quality", reason=reason, evidence=evidence)
+    reason = f"over {days} days to {found.days[-1]} predictions and labels agree"
+    return Verdict(outcome="pass", check="quality", reason=reason, evidence=evidence)
+
+
+def _look(tx: Tx, endpoint: str, limits: Limits, fresh: Block | None = None) -> Verdict:
+    blocks = queries.blocks(tx, endpoint, version=SERVED)[-limits.days :]
+    if fresh is not None:
+        blocks = [*blocks, fresh][-limits.days :]
+    binary = any(block.histogram is not None for block in blocks)
+    return verdict(window(blocks), queries.reference(tx, endpoint), limits, binary=binary)
+
+
+def prepare(con: Any, space: Space, span: rows.Asked, limits: Limits, served: Block) -> dict[str, Any] | None:
+    """The explanation of an alarm that the block of a day (`span`) will raise; None when it raises none."""
+    with space.read() as tx:
+        found = _look(tx, span.endpoint, limits, served)
+        if found.outcome != "fail" or queries.open_alarm(tx, span.endpoint, KIND) is not None:
+            return None
+    wide = msgspec.structs.replace(span, since_us=span.since_us - (limits.days - 1) * DAY)
+    columns = rows.load(con, space, wide)
+    return {"worst_segment": worst_segment(con, columns)}
+
+
+def worst_segment(con: Any, columns: list[str]) -> dict[str, Any] | None:
+    """The level of a text column at which predictions and labels are furthest apart for its size."""
+    kinds = {row[0]: row[1] for row in con.execute(f"DESCRIBE {rows.TABLE}").fetchall()}
+    found = []
+    for column in columns:
+        if not column.startswith("in_") or kinds[column] != "VARCHAR":
+            continue
+        name = quoted(column)
+        found += con.execute(
+            f"SELECT ?, {name}, count(*), avg(score), avg(label) FROM {rows.TABLE}"
+            f" WHERE label IS NOT NULL AND score IS NOT NULL AND {name} IS NOT NULL"
+            f" GROUP BY {name} HAVING count(*) >= {MIN_SEGMENT}",
+            [column.removeprefix("in_")],
+        ).fetchall()
+    if not found:
+        return None
+    column, level, n, mean, rate = max(found, key=lambda r: (abs(r[3] - r[4]) * math.sqrt(r[2]), r[0], r[1]))
+    return {"column": column, "level": level, "n": n, "mean_score": round(mean, 6), "label_rate": round(rate, 6)}
+
+
+def judge(tx: Tx, endpoint: str, limits: Limits, moment: Moment, story: dict[str, Any] | None) -> Verdict:
+    """Open, keep or end the quality alarm after a block; an alarm is one episode, however long it lasts."""
+    found = _look(tx, endpoint, limits)
+    held = queries.open_alarm(tx, endpoint, KIND)
+    if held is None and found.outcome == "fail":
+        _open(tx, endpoint, found, moment, story or {})
+    elif held is not None:
+        clean = held["clean"] + 1 if found.outcome == "pass" else 0
+        tx.execute("UPDATE alarms SET clean = ? WHERE id = ?", (clean, held["id"]))
+        if clean >= limits.clean_days:
+            tx.execute("UPDATE alarms SET closed_us = ? WHERE id = ?", (moment.at_us, held["id"]))
+            data = {"endpoint": endpoint, "alarm": KIND, "reason": found.reason}
+            subject = subject_of(endpoint)
+            ledger.append(tx, ACTOR, ALARM_CLOSED, subject, data, cause=held["seq"], at_us=moment.at_us)
+    return found
+
+
+def _open(tx: Tx, endpoint: str, found: Verdict, moment: Moment, story: dict[str, Any]) -> None:
+    figures = found.evidence["figures"]
+    data = {
+        "endpoint": endpoint,
+        "alarm": KIND,
+        "reason": found.reason,
+        "days": found.evidence["days"],
+        "figures": figures,
+    }
+    seq = ledger.append(tx, ACTOR, ALARM_OPENED, subject_of(endpoint), data, cause=moment.cause, at_us=moment.at_us)
+    alarm = f"alarm_{canonical.digest([endpoint, KIND, moment.at_us])[:26]}"
+    explanation = {**story, "days": found.evidence["days"], **figures}
+    tx.execute(
+        "INSERT INTO alarms(id, endpoint, kind, opened_us, reason, explanation, clean, seq)"
+        " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+        (alarm, endpoint, KIND, moment.at_us, found.reason, msgspec.json.encode(explanation).decode(), seq),
+    )

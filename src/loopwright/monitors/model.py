@@ -1,0 +1,124 @@
+"""What monitors keep: blocks, pairs of a block, contract flags, alarms; and the event kinds."""
+
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.event import EventKind
+
+SERVED = 0  # stands for a version where what was really served is meant
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """One version (0 = what was served) on the requests of one calendar day.
+
+    Args:
+        n: requests that it scored, asked after it was trained.
+        n_labelled: those whose label was known when the block was closed.
+        errors: calls that failed.
+        loss_sum, score_sum, label_sum, label_square_sum: sums over the labelled rows.
+        histogram: scores by label, from which an AUC is read; None for a regression.
+        p95_us: of the model call.
+    """
+
+    day: str
+    version: int
+    n: int
+    n_labelled: int
+    errors: int
+    loss_sum: float
+    score_sum: float
+    label_sum: float
+    label_square_sum: float
+    loss_low: float | None = None
+    loss_high: float | None = None
+    histogram: bytes | None = None
+    p95_us: int | None = None
+
+
+class BlockPair(msgspec.Struct, frozen=True, kw_only=True):
+    """Two versions, a < b, on the labelled rows of one day that both scored after both were trained."""
+
+    day: str
+    a: int
+    b: int
+    n: int
+    loss_a: float
+    loss_b: float
+
+
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one column broke the contract of the champion on one day, with some of the predictions."""
+
+    day: str
+    column: str
+    what: str
+    n: int
+    examples: list[str]
+
+
+class ClosedDay(msgspec.Struct, frozen=True, kw_only=True):
+    """One closed day.
+
+    Args:
+        n, n_labelled: requests, and those whose label came in time.
+        n_late: labels that came since the last close for earlier days, as corrections, or for no known request.
+        labels_seen: labels of the endpoint that were there when the day was closed.
+    """
+
+    day: str
+    close_us: int
+    n: int
+    n_labelled: int
+    n_late: int
+    labels_seen: int
+    champion: int
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """One episode: from the block that raised it to the block that ended it."""
+
+    id: str
+    endpoint: str
+    kind: str
+    opened_us: int
+    closed_us: int | None
+    reason: str
+    explanation: dict[str, Any]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """When the quality alarm is raised, and when it ends.
+
+    Args:
+        bias: the greatest distance of the mean prediction from the label rate.
+        skill_share: the least share of the reference's skill.
+        days: closed days that are looked at together.
+        min_days: of those, so many must have labels.
+        clean_days: so many clean blocks in a row end an alarm.
+    """
+
+    bias: float = 0.05
+    skill_share: float = 0.7
+    days: int = 7
+    min_days: int = 5
+    clean_days: int = 2
+
+
+BLOCK_CLOSED = EventKind(
+    "block.closed@1",
+    "{endpoint}: {day} was closed with {requests} requests and {labelled} labels in time ({late} late);"
+    " {metric} as served {loss}",
+)
+BLOCK_FAILED = EventKind("block.failed@1", "{endpoint}: {day} could not be closed and counts for nothing: {reason}")
+CONTRACT_BROKEN = EventKind(
+    "contract.broken@1",
+    "{endpoint}: {told} on {day}; the requests were answered, and lw api monitors.list_flags names them",
+)
+ALARM_OPENED = EventKind(
+    "alarm.opened@1", "ALARM on {endpoint}: {reason}", decision=True, stable=("alarm", "reason", "days", "figures")
+)
+ALARM_CLOSED = EventKind(
+    "alarm.closed@1", "the alarm on {endpoint} ended: {reason}", decision=True, stable=("alarm", "reason")
+)
+EVENTS = [BLOCK_CLOSED, BLOCK_FAILED, CONTRACT_BROKEN, ALARM_OPENED, ALARM_CLOSED]

@@ -1,0 +1,175 @@
+"""The gate: what it looks at, what it says of a version, and the verdicts that it leaves behind."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from loopwright.artifacts import names
+from loopwright.artifacts import service as artifacts
+from loopwright.artifacts.model import Version
+from loopwright.checks import verdicts
+from loopwright.checks.scores import skill
+from loopwright.data import queries as data
+from loopwright.kernel.times import format_duration
+from loopwright.kernel.verdict import Verdict
+from loopwright.models import service as models
+from loopwright.monitors import queries as monitors
+from loopwright.releases import queries
+from loopwright.releases import recipe as rules
+from loopwright.releases.desk import Desk
+from loopwright.releases.model import Floor, GateResult, KnownInTime
+from loopwright.store.database import Tx
+from loopwright.store.space import Space
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate needs of a version's package: its inputs, and up to when it was trained."""
+
+    version: int
+    inputs: tuple[str, ...]
+    trained_us: int
+
+
+class TwinScore(msgspec.Struct, frozen=True, kw_only=True):
+    """How a twin, trained without the last days, did on the labelled requests of those days."""
+
+    n: int
+    since_us: int
+    until_us: int
+    label_rate: float
+    loss: float
+    metric: str
+    value: float | None
+    value_metric: str
+    days: int
+    skill: float | None = None
+
+
+def package(space: Space, version: Version) -> Package:
+    """Read what the gate needs of a version; a package that tells no training time was trained when registered."""
+    meta: Mapping[str, Any] = artifacts.get(space, version.digest).meta
+    card = models.card(space, version.digest)
+    trained = meta.get("trained_until_us")
+    return Package(
+        version=version.number,
+        inputs=tuple(field.name for field in card.signature.inputs),
+        trained_us=version.at_us if trained is None else int(trained),
+    )
+
+
+def floor_of(desk: Desk) -> Floor | None:
+    """The floor of a gate, when it has one."""
+    return next((check for check in desk.gate.checks if isinstance(check, Floor)), None)
+
+
+def book(tx: Tx, desk: Desk) -> rules.Book:
+    """The blocks and pairs of the days that a gate may look at."""
+    last = monitors.closed_days(tx, desk.name)[-desk.recipe.window_blocks :]
+    if not last:
+        return rules.Book([], [])
+    since = last[0].day
+    return rules.Book(monitors.blocks(tx, desk.name, since=since), monitors.pairs(tx, desk.name, since=since))
+
+
+def whole_book(tx: Tx, desk: Desk, since: str) -> rules.Book:
+    """The blocks and pairs from a day on."""
+    return rules.Book(monitors.blocks(tx, desk.name, since=since), monitors.pairs(tx, desk.name, since=since))
+
+
+def first(tx: Tx, desk: Desk, package: Package, twin: TwinScore | None) -> GateResult:
+    """The gate of an endpoint's first version: floor by its twin, knowledge time, latency."""
+    found = []
+    for check in desk.gate.checks:
+        if isinstance(check, Floor):
+            found.append(_first_floor(check, twin))
+        elif isinstance(check, KnownInTime):
+            found.append(_known(tx, desk, package))
+    found.append(rules.fast(desk.fast, 0, None, None))
+    return _result(tx, desk, package.version, None, found)
+
+
+def later(tx: Tx, desk: Desk, package: Package) -> GateResult:
+    """The gate of a later version, on the paired days of the recipe (or of the version itself, made by hand)."""
+    champion = queries.champion(tx, desk.name)
+    assert champion is not None
+    tested = rules.compare(desk.recipe, book(tx, desk), champion, stand_ins(tx, desk, package, champion))
+    days = book(tx, desk)
+    found = [rules.better(desk.recipe, desk.better, tested, desk.spec.model)]
+    for check in desk.gate.checks:
+        if isinstance(check, Floor):
+            found.append(rules.floor_on_days(check, days, tested, metric=desk.metric))
+        elif isinstance(check, KnownInTime):
+            found.append(_known(tx, desk, package))
+    found.append(rules.fast_on_days(desk.fast, days, tested))
+    return _result(tx, desk, package.version, champion, found)
+
+
+def stand_ins(tx: Tx, desk: Desk, package: Package, champion: int) -> list[int]:
+    """The versions that may stand for a candidate: refits of the recipe younger than the champion, or itself alone."""
+    known = {training.version: training for training in queries.trainings(tx, desk.name)}
+    own = known.get(package.version)
+    if own is None or not own.refit:
+        return [package.version]
+    before = known[champion].trained_us if champion in known else 0
+    return [t.version for t in known.values() if t.refit and before < t.trained_us <= own.trained_us]
+
+
+def _first_floor(check: Floor, twin: TwinScore | None) -> Verdict:
+    if twin is None:
+        reason = f"its twin without the last {format_duration(check.holdout_us)} was not trained"
+        return Verdict(outcome="unknown", check="floor", reason=reason)
+    where = f"{twin.days} days that its twin had not seen"
+    found = verdicts.floor(check.metric, check.limit, twin.value, n=twin.n, where=where)
+    return msgspec.structs.replace(found, evidence={**found.evidence, "twin": msgspec.to_builtins(twin)})
+
+
+def _known(tx: Tx, desk: Desk, package: Package) -> Verdict:
+    name = desk.spec.features or ""
+    declared = data.find_features(tx, name) if name else None
+    if declared is None:
+        reason = f"no features {name!r} are declared, so nothing says what is known when it is asked"
+        return Verdict(outcome="fail", check="known_in_time", reason=reason, evidence={"features": name})
+    return verdicts.known_in_time(package.inputs, declared.outputs, name)
+
+
+def _result(tx: Tx, desk: Desk, version: int, champion: int | None, found: list[Verdict]) -> GateResult:
+    at_us = tx.now_us()
+    ready = next((v.reason for v in found if v.check == "better"), None)
+    ready = ready or "; ".join(v.reason for v in found if v.check != "fast") or "nothing stands against it"
+    whole = verdicts.together("gate", found, ready=ready)
+    digests = [queries.put_verdict(tx, desk.name, (version, champion), v, at_us) for v in (*found, whole)]
+    return GateResult(
+        endpoint=desk.name,
+        version=version,
+        champion=champion,
+        at_us=at_us,
+        verdict=whole,
+        checks=found,
+        evidence=digests,
+    )
+
+
+def event_data(desk: Desk, result: GateResult) -> dict[str, Any]:
+    """What the event of a gate holds."""
+    return {
+        "endpoint": desk.name,
+        "model": desk.spec.model,
+        "candidate": result.version,
+        "champion": result.champion,
+        "verdict": result.verdict.outcome,
+        "reason": result.verdict.reason,
+        "checks": {verdict.check: verdict.outcome for verdict in result.checks},
+        "figures": {v.check: rules.figures(v) for v in result.checks if rules.figures(v)},
+        "evidence": result.evidence,
+    }
+
+
+def skill_of(label_rate: float, loss: float, metric: str) -> float | None:
+    """The skill behind a log loss; None for another loss."""
+    return skill(label_rate, loss) if metric == "log_loss" else None
+
+
+def newest(space: Space, desk: Desk) -> Version | None:
+    """The newest version of an endpoint's model."""
+    return names.newest(space, desk.spec.model)

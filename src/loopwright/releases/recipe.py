@@ -1,0 +1,178 @@
+"""The rules of the warm recipe as pure functions over block tables; docs/guides/policy.md numbers them 1 to 7."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from loopwright.checks import verdicts
+from loopwright.checks.gains import Gain, Pair, gain
+from loopwright.checks.scores import auc_of_histograms
+from loopwright.checks.sequence import confidence_sequence
+from loopwright.checks.verdicts import RISING
+from loopwright.kernel.verdict import Verdict
+from loopwright.monitors.model import SERVED, Block, BlockPair
+from loopwright.monitors.windows import GuardWindow
+from loopwright.releases.model import Better, Fast, Floor, GateSpec
+from loopwright.releases.policy import WarmRecipe
+
+
+class Book:
+    """Blocks and pairs of an endpoint, by day and version."""
+
+    def __init__(self, blocks: Iterable[Block], pairs: Iterable[BlockPair]) -> None:
+        self._blocks = {(block.day, block.version): block for block in blocks}
+        self._pairs = {(pair.day, pair.a, pair.b): pair for pair in pairs}
+
+    @property
+    def days(self) -> list[str]:
+        """The days that are closed, oldest first."""
+        return sorted({day for day, _ in self._blocks})
+
+    def block(self, day: str, version: int) -> Block | None:
+        """A version on a day; 0 = what was served."""
+        return self._blocks.get((day, version))
+
+    def pair(self, day: str, a: int, b: int) -> Pair | None:
+        """Two versions on the rows of a day that both scored; losses in the order asked for."""
+        found = self._pairs.get((day, min(a, b), max(a, b)))
+        if found is None:
+            return None
+        loss_a, loss_b = (found.loss_a, found.loss_b) if a < b else (found.loss_b, found.loss_a)
+        return Pair(day=day, n=found.n, loss_a=loss_a, loss_b=loss_b, b=b)
+
+    def pairs(self, a: int, b: int, *, since: str, until: str = "~") -> list[Pair]:
+        """The days in [since, until] on which both scored something, oldest first."""
+        found = [self.pair(day, a, b) for day in self.days if since <= day <= until]
+        return [pair for pair in found if pair is not None and pair.n]
+
+    def covered(self, pair: Pair) -> float:
+        """The share of a day's labelled requests that a pair holds."""
+        served = self.block(pair.day, SERVED)
+        return pair.n / served.n_labelled if served is not None and served.n_labelled else 0.0
+
+
+class Tested(msgspec.Struct, frozen=True, kw_only=True):
+    """The days on which a recipe could be compared with the champion, each with the challenger that stood for it."""
+
+    champion: int
+    pairs: tuple[Pair, ...]
+
+    @property
+    def gain(self) -> Gain | None:
+        """What the days say together."""
+        return gain(self.pairs)
+
+
+def compare(recipe: WarmRecipe, book: Book, champion: int, challengers: Sequence[int]) -> Tested:
+    """Point 3: each of the last closed days, scored by the newest challenger that was there for the whole of it.
+
+    A challenger was there when it scored nearly all (`cover`) of the day's labelled requests, all of them asked after
+    it was trained: then it was trained before that day's requests began and has seen none of them.
+
+    Args:
+        challengers: versions trained later than the champion, oldest first.
+    """
+    pairs = []
+    for day in book.days[-recipe.window_blocks :]:
+        for challenger in reversed(challengers):
+            pair = book.pair(day, champion, challenger)
+            if pair is not None and book.covered(pair) >= recipe.cover:
+                pairs.append(pair)
+                break
+    return Tested(champion=champion, pairs=tuple(pairs))
+
+
+def better(recipe: WarmRecipe, check: Better, tested: Tested, name: str) -> Verdict:
+    """Points 3 and 4: enough days, and the total gain a share of the champion's loss."""
+    by = recipe.min_gain if check.by is None else check.by
+    who = f"{name}@{tested.champion}"
+    found = verdicts.better(check.metric, tested.gain, by=by, min_days=recipe.min_blocks, who=who)
+    stood = {pair.day: pair.b for pair in tested.pairs}
+    return msgspec.structs.replace(found, evidence={**found.evidence, "champion": tested.champion, "stood": stood})
+
+
+def floor_on_days(check: Floor, book: Book, tested: Tested, *, metric: str) -> Verdict:
+    """The floor on the recipe's own paired days, scored by the challengers that stood for it."""
+    blocks = [book.block(pair.day, pair.b) for pair in tested.pairs]
+    n = sum(pair.n for pair in tested.pairs)
+    value: float | None = None
+    if check.metric in RISING:
+        value = auc_of_histograms([b.histogram for b in blocks if b is not None and b.histogram is not None])
+    elif n and check.metric == metric:
+        value = sum(pair.loss_b for pair in tested.pairs) / n
+    elif n and check.metric != metric:
+        reason = f"days are compared by {metric}; a floor on {check.metric} needs lw.better({check.metric!r})"
+        return Verdict(outcome="fail", check="floor", reason=reason)
+    return verdicts.floor(check.metric, check.limit, value, n=n, where=f"{len(tested.pairs)} paired days")
+
+
+def fast_on_days(check: Fast, book: Book, tested: Tested) -> Verdict:
+    """The latency of the challengers that stood for the recipe against the champion's, on the same days."""
+    calls, own, other = 0, [], []
+    for pair in tested.pairs:
+        mine, theirs = book.block(pair.day, pair.b), book.block(pair.day, tested.champion)
+        if mine is not None and mine.p95_us is not None:
+            calls += mine.n
+            own.append(mine.p95_us)
+            other += [theirs.p95_us] if theirs is not None and theirs.p95_us is not None else []
+    return fast(check, calls, max(own, default=None), max(other, default=None))
+
+
+def fast(check: Fast, calls: int, p95_us: int | None, champion_p95_us: int | None) -> Verdict:
+    """A latency check with the settings of a gate."""
+    return verdicts.fast(
+        calls, p95_us, champion_p95_us, limit_us=check.limit_us, times=check.times, min_calls=check.min_calls
+    )
+
+
+def own_shadow(recipe: WarmRecipe, metric: str, pairs: Sequence[Pair], champion: str) -> Verdict:
+    """Points 5 and 6: whether a candidate's own blocks show harm."""
+    return verdicts.no_harm(metric, gain(pairs), limit=recipe.harm_limit, min_rows=recipe.min_labels, who=champion)
+
+
+def watch(recipe: WarmRecipe, pairs: Sequence[Pair], old: str) -> Verdict:
+    """Point 7: whether the new champion is worse than the old one, by the confidence sequence over day blocks.
+
+    Args:
+        pairs: days since the promotion, the old champion first.
+    """
+    found = gain([pair for pair in pairs if pair.n >= recipe.min_labels])
+    interval = None
+    if found is not None:
+        interval = confidence_sequence(
+            found.blocks, alpha=recipe.alpha, past_sd=recipe.past_sd, best_at=max(recipe.watch_blocks, 1)
+        )
+    return verdicts.not_worse(interval, min_blocks=recipe.rollback_min_blocks, who=old)
+
+
+def guards(recipe: WarmRecipe, check: Fast, window: GuardWindow) -> Verdict:
+    """Point 6: errors, latency and output range of a canary step; unknown when it was never called."""
+    mine, theirs = window.candidate, window.champion
+    if mine.calls == 0:
+        return Verdict(outcome="unknown", check="canary", reason="it was not called once", evidence={"calls": 0})
+    found = [
+        verdicts.few_errors(mine.errors, mine.calls, (theirs.errors, theirs.calls), most=recipe.max_errors),
+        fast(check, mine.calls, mine.p95_us, theirs.p95_us),
+        verdicts.in_range(mine.strange, mine.calls),
+    ]
+    ready = f"{mine.calls} calls, {mine.errors} failed, none too slow, none out of range"
+    whole = verdicts.together("canary", found, ready=ready)
+    evidence = {**whole.evidence, "window": msgspec.to_builtins(window)}
+    return msgspec.structs.replace(whole, evidence=evidence)
+
+
+def fast_check(gate: GateSpec) -> Fast:
+    """The latency check of a gate, or its default."""
+    return next((check for check in gate.checks if isinstance(check, Fast)), Fast())
+
+
+def better_check(gate: GateSpec, metric: str) -> Better:
+    """The comparison of a gate, or that of the policy: no candidate goes without one."""
+    return next((check for check in gate.checks if isinstance(check, Better)), Better(metric=metric))
+
+
+def figures(verdict: Verdict) -> dict[str, Any]:
+    """The part of a verdict's evidence that two equal replays must agree on."""
+    keep = ("days", "n", "gain", "gain_per_row", "champion_loss", "interval", "value", "stood", "blocks", "low", "mean")
+    return {key: verdict.evidence[key] for key in (*keep, "high") if key in verdict.evidence}
