@@ -155,6 +155,19 @@ def convert(param: Param, value: Any, *, strict: bool) -> Any:
         raise Invalid(f"{param.name}{where}: {text}", code="request.wrong-type", field=param.name + where) from None
 
 
+def bare(kind: Any) -> Any:
+    """The type without `| None` and without annotations."""
+    if hasattr(kind, "__metadata__"):
+        kind = kind.__origin__
+    some = [part for part in typing.get_args(kind) if part is not type(None)]
+    return some[0] if type(None) in typing.get_args(kind) and len(some) == 1 else kind
+
+
+def origin(kind: Any) -> Any:
+    """`list` of `list[str] | None`, and so on; None of a plain type."""
+    return typing.get_origin(bare(kind))
+
+
 def takes_text(kind: Any) -> bool:
     """Whether a text is already a value of the type, so that it must not be read as a number or null."""
     return kind is str or kind == (str | None)

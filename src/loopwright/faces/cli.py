@@ -123,7 +123,7 @@ def main(house: Callable[[], House], argv: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except click.ClickException as error:
-        return report(_misuse(error), as_json="--json" in words)
+        return report(_misuse(error, words), as_json="--json" in words)
     except errors.LoopwrightError as error:
         return report(error, as_json="--json" in words)
     except OSError as error:
@@ -133,9 +133,11 @@ def main(house: Callable[[], House], argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _misuse(error: click.ClickException) -> Misuse:
+def _misuse(error: click.ClickException, words: Sequence[str]) -> Misuse:
     context = getattr(error, "ctx", None)
-    hint = f"{context.command_path if context else PROGRAM} --help"
+    known = words[0] if words and words[0] in (*VERBS, *COMMANDS) else ""
+    path = context.command_path if context else f"{PROGRAM} {known}".rstrip()
+    hint = f"{path} --help"
     field = getattr(getattr(error, "param", None), "name", None)
     return Misuse(error.format_message().rstrip("."), field=field, hint=hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -40,7 +41,13 @@ def find(house: Callable[[], House], name: str) -> click.Command | None:
 
 def group_help(ops: Mapping[str, Op]) -> str:
     """The help line of commands that share their first word."""
-    return " ".join(bind.help_text(op) for op in ops.values())
+    return " ".join(short(bind.help_text(op)) for op in ops.values())
+
+
+def short(line: str) -> str:
+    """A help line for a list: what follows a colon or semicolon is left to the command's own help."""
+    head = re.split("[:;]", line, maxsplit=1)[0]
+    return head if head.endswith(".") else head + "."
 
 
 def index(house: House) -> dict[str, tuple[str, str]]:
@@ -95,13 +102,13 @@ def run(op: Op, space: Space, raw: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _argument(param: bind.Param) -> click.Argument:
-    many = _origin(param.type) in (list, tuple)
+    many = bind.origin(param.type) in (list, tuple)
     return click.Argument([param.name], required=param.required, nargs=-1 if many else 1, type=_kind(param))
 
 
 def _option(param: bind.Param) -> click.Option:
     flags = [param.option, param.name]
-    origin, help_line = _origin(param.type), param.help or None
+    origin, help_line = bind.origin(param.type), param.help or None
     if param.type is bool:
         return click.Option(flags, is_flag=True, default=None, required=param.required, help=help_line)
     if origin is dict:
@@ -119,22 +126,10 @@ def _option(param: bind.Param) -> click.Option:
 def _kind(param: bind.Param) -> Any:
     if param.type is bytes:
         return click.Path(exists=True, dir_okay=False, allow_dash=True)
-    if _bare(param.type) is Path:
+    if bind.bare(param.type) is Path:
         return click.Path()
-    names = typing.get_args(_bare(param.type)) if _origin(param.type) is typing.Literal else ()
+    names = typing.get_args(bind.bare(param.type)) if bind.origin(param.type) is typing.Literal else ()
     return click.Choice([str(name) for name in names]) if names else click.STRING
-
-
-def _bare(kind: Any) -> Any:
-    """The type without `| None` and without annotations."""
-    if hasattr(kind, "__metadata__"):
-        kind = kind.__origin__
-    some = [part for part in typing.get_args(kind) if part is not type(None)]
-    return some[0] if type(None) in typing.get_args(kind) and len(some) == 1 else kind
-
-
-def _origin(kind: Any) -> Any:
-    return typing.get_origin(_bare(kind))
 
 
 def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +141,7 @@ def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
             continue
         if param.is_bytes:
             out[param.name] = sys.stdin.buffer.read() if value == "-" else Path(value).read_bytes()
-        elif _origin(param.type) is dict:
+        elif bind.origin(param.type) is dict:
             out[param.name] = pairs(value, param.name)
         elif isinstance(value, tuple):
             out[param.name] = list(value)

@@ -139,7 +139,7 @@ def _pieces(result: Any) -> Iterable[bytes]:
 
 async def _arguments(op: Op, request: Request) -> dict[str, Any]:
     """Path, query and body of a request as the op's keyword arguments."""
-    listed = {p.name for p in bind.params(op) if _is_list(p.type)}
+    listed = {p.name for p in bind.params(op) if bind.origin(p.type) in (list, tuple)}
     raw: dict[str, Any] = {}
     for name in request.query_params:
         values = request.query_params.getlist(name)
@@ -177,10 +177,6 @@ def _untaken(fields: dict[str, Any], taken: Collection[str]) -> dict[str, Any]:
         if name in taken:
             raise errors.Invalid(f"{name} stands in the path or query already", code="request.field-twice", field=name)
     return fields
-
-
-def _is_list(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) in (list, tuple, set, frozenset)
 
 
 def application(

@@ -89,8 +89,9 @@ class Recording:
         have = self._columns(path, ["id", "label", "known_at"])
         self._check_there(path, ["id", "known_at"])
         known = self._moment(path, "known_at", have["known_at"])
+        label = "CAST(label AS DOUBLE)" if have["label"].startswith("DECIMAL") else "label"
         self._db.execute(
-            f"CREATE TABLE read_labels AS SELECT CAST(id AS VARCHAR) AS id, label, {known} AS known_us"
+            f"CREATE TABLE read_labels AS SELECT CAST(id AS VARCHAR) AS id, {label} AS label, {known} AS known_us"
             f" FROM {_source(path)} WHERE label IS NOT NULL"
         )
         # a label that was known before it was asked for is sent with its request
