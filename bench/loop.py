@@ -149,7 +149,7 @@ class Loop:
         import scoring
 
         starts = {int(e["data"]["version"]): micros(e["at"]) for e in self.kinds("challenger.")}
-        weekly = scoring.newest_since(self.log["at"], starts)
+        weekly = scoring.newest_since(self.log["at_us"], starts)
         strangers = int((weekly != scoring.newest(self.scores)).sum())
         served = scoring.choose(self.scores, self.log["version"])
         both = scoring.choose(self.scores, weekly)
@@ -162,25 +162,40 @@ class Loop:
         self.bench.put("loop.gap_recovered", Result(value, counts=counts, reason=why))
 
     def promotions(self) -> None:
-        """Count the promotions, and score each against the champion it replaced, on rows that both scored."""
+        """Count the promotions, and score each against the champion it replaced on the logged requests after it."""
         import scoring
 
         made = [
             scoring.Promotion(micros(e["at"]), int(e["data"]["replaced"]), int(e["data"]["version"]))
             for e in self.kinds("version.promoted@")
         ]
-        labels, at, end = self.log["label"].astype(float), self.log["at"], int(self.log["at"].max()) + 1
-        gains = [scoring.gain(p, at, labels, self.scores, days=WITHIN_DAYS, end_us=end) for p in made]
+        labels, at, end = self.log["label"].astype(float), self.log["at_us"], int(self.log["at_us"].max()) + 1
+        whole = {v: self._whole(v) for v in sorted({v for p in made for v in (p.old, p.new)})}
+        unlike = sum(wrong for _, wrong in whole.values())
+        scores = {v: filled for v, (filled, _) in whole.items()}
+        gains = [scoring.gain(p, at, labels, scores, days=WITHIN_DAYS, end_us=end) for p in made]
         worse = [g for g in gains if not g.mean >= WORSE]
         shown = ", ".join(
             f"{g.promotion.old}>{g.promotion.new} {g.mean:+.4f} ({g.rows} rows, {g.days:g} d)" for g in gains
         )
         self.bench.keep("promotions.json", [vars(g) | {"promotion": vars(g.promotion)} for g in gains])
-        self.bench.put(
-            "loop.promotions", Result(stat([len(made)], "count"), counts={"attempted": len(made)}, reason=shown)
-        )
-        counts = {"attempted": len(made), "checked": len(gains), "wrong": len(worse)}
+        count = Result(stat([len(made)], "count"), counts={"attempted": len(made)}, reason=shown)
+        self.bench.put("loop.promotions", count)
+        lost = sum(g.missing for g in gains)
+        counts = {"attempted": len(made), "checked": len(gains), "wrong": unlike, "lost": lost}
         self.bench.put("loop.promotions_worse", Result(stat([len(worse)], "count"), counts=counts))
+
+    def _whole(self, version: int) -> tuple[Any, int]:
+        """A version's score of every request: as logged, else as the version scores the logged inputs now.
+
+        Where both are there they must agree; returns how often they do not.
+        """
+        import numpy as np
+
+        logged = self.scores.get(version, np.full(len(self.log["at_us"]), np.nan))
+        again = self.main.rescored(f"{ENDPOINT}@{version}", ENDPOINT)
+        there = ~np.isnan(logged)
+        return np.where(there, logged, again), int((logged[there] != again[there]).sum())
 
     # --- the same again ---
 

@@ -219,8 +219,29 @@ class Replay:
         target = self.folder.with_name(f"{self.folder.name}.{endpoint}.parquet")
         self.lw("predictions", endpoint, "--out", str(target))
         with duckdb.connect() as con:
-            found = con.execute("SELECT * FROM read_parquet(?) ORDER BY at, request_id", [str(target)]).fetchnumpy()
+            found = con.execute("SELECT * FROM read_parquet(?) ORDER BY at_us, request_id", [str(target)]).fetchnumpy()
         return {name: plain(values) for name, values in found.items()}
+
+    def rescored(self, ref: str, endpoint: str) -> Array:
+        """The scores that a version gives to every logged request, in the order of `predictions`."""
+        log, out = self.folder.with_name(f"{self.folder.name}.{endpoint}.parquet"), self.folder.with_name("scores.npy")
+        command = [str(PYTHON), "-c", RESCORE, ref, str(log), str(out)]
+        ran = subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, check=False)
+        if ran.returncode:
+            raise RuntimeError(f"{ref} did not score the log: {ran.stderr.decode()[-400:]}")
+        return np.asarray(np.load(out))
+
+
+# What somebody with the package would write to score logged inputs with any version.
+RESCORE = """
+import sys
+import duckdb, numpy
+import loopwright as lw
+rows = duckdb.sql(
+    f"SELECT COLUMNS('in_(.*)') AS '\\1' FROM read_parquet('{sys.argv[2]}') ORDER BY at_us, request_id"
+).df()
+numpy.save(sys.argv[3], lw.load(sys.argv[1]).predict(rows))
+"""
 
 
 def plain(values: Any) -> Array:
