@@ -1,0 +1,137 @@
+"""What a model package says of itself: signature, card, contract; and the value that a step returns."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from loopwright.kernel.errors import Corrupt
+from loopwright.kernel.event import EventKind
+
+FORMAT = "loopwright-model/1"
+KIND = "model"
+CARD_FILE = "model.json"
+NATIVE_FILE = "model.txt"
+SAMPLE_FILE = "sample.json"
+CONTRACT_FILE = "contract.json"
+ENVIRONMENT_FILE = "environment.json"
+
+Dtype = Literal["float64", "int64", "bool", "string"]
+Task = Literal["binary", "regression"]
+Level = str | int | bool
+Value = float | int | bool | str | None
+
+
+EVENTS: list[EventKind] = []  # a package is registered as a version of its name, which artifacts records
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One input column: its type, whether null may stand in it, and its levels when it is categorical."""
+
+    name: str
+    dtype: Dtype
+    nullable: bool
+    levels: tuple[Level, ...] | None = None
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """What goes in, in the model's order, and the name of the one number that comes out."""
+
+    inputs: tuple[Field, ...]
+    output: str
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """model.json: everything that is needed to score with the native file."""
+
+    format: str = FORMAT
+    flavour: str
+    task: Task
+    signature: Signature
+    framework: dict[str, str]
+    features: str | None = None
+    trained_until_us: int | None = None
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """sample.json: at most 100 rows of the training sample with the scores that the framework gave them."""
+
+    columns: tuple[str, ...]
+    rows: list[list[Value]]
+    expected: list[float]
+
+
+class ColumnContract(msgspec.Struct, frozen=True, kw_only=True):
+    """What the training sample looked like in one column.
+
+    Args:
+        low, high: the range of the training sample widened by half its span on either side.
+        null_share: share of rows without a value.
+        levels: rows per level of a categorical column.
+    """
+
+    name: str
+    dtype: Dtype
+    rows: int
+    null_share: float
+    minimum: float | None = None
+    maximum: float | None = None
+    low: float | None = None
+    high: float | None = None
+    levels: dict[str, int] | None = None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as a value: a name and the files of its package."""
+
+    name: str
+    files: dict[str, bytes]
+
+    @property
+    def card(self) -> Card:
+        """The package's model.json.
+
+        Raises:
+            Corrupt: the file is missing or is no card.
+        """
+        return read_card(self.files)
+
+    def predict(self, rows: Any) -> Any:
+        """Scores of a frame (or of rows in the model's order), by the packaged file itself: (n_rows,) float64."""
+        from loopwright.models import runtime
+
+        return runtime.predict(self, rows)
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        inputs = "".join(f"<tr><td>{_escape(f.name)}</td><td>{f.dtype}</td></tr>" for f in card.signature.inputs)
+        head = f"<b>{_escape(self.name)}</b> {card.flavour}, {card.task}, gives {card.signature.output}"
+        return f"<div>{head}<table>{inputs}</table></div>"
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def read_card(files: Mapping[str, bytes]) -> Card:
+    """Decode model.json out of a package's files.
+
+    Raises:
+        Corrupt: the file is missing or is no card.
+    """
+    return decode_card(files.get(CARD_FILE, b""))
+
+
+def decode_card(data: bytes) -> Card:
+    """Decode the bytes of model.json.
+
+    Raises:
+        Corrupt: they are no card of a format that this version knows.
+    """
+    try:
+        card = msgspec.json.decode(data, type=Card)
+    except msgspec.DecodeError:
+        raise Corrupt(f"{CARD_FILE} of the package is no model card", code="model.card", hint="lw fsck") from None
+    if card.format != FORMAT:
+        raise Corrupt(f"{CARD_FILE} has format {card.format!r}; this version reads {FORMAT}", code="model.format")
+    return card

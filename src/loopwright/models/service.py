@@ -1,0 +1,104 @@
+"""Registering packages as versions of a Name, and reading them back."""
+
+from pathlib import Path
+
+import msgspec
+
+from loopwright.artifacts import names
+from loopwright.artifacts import service as artifacts
+from loopwright.artifacts.model import Artifact, Version
+from loopwright.kernel.errors import Corrupt, Invalid
+from loopwright.kernel.ids import valid_name
+from loopwright.models import runtime
+from loopwright.models.model import (
+    CARD_FILE,
+    CONTRACT_FILE,
+    KIND,
+    NATIVE_FILE,
+    SAMPLE_FILE,
+    Card,
+    ColumnContract,
+    Model,
+    Sample,
+    decode_card,
+    read_card,
+)
+from loopwright.store.database import Tx
+from loopwright.store.space import Space
+
+
+class Files(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the parts of a package that a worker needs lie on this machine."""
+
+    card: Path
+    native: Path
+    native_digest: str
+
+
+def store(space: Space, model: Model) -> Artifact:
+    """Store a package as an artifact of kind `model`; durable on return."""
+    card = read_card(model.files)
+    meta = {
+        "name": valid_name(model.name),
+        "flavour": card.flavour,
+        "task": card.task,
+        "features": card.features,
+        "trained_until_us": card.trained_until_us,
+    }
+    return artifacts.put_tree(space, model.files, kind=KIND, meta=meta)
+
+
+def register(
+    tx: Tx, actor: str, name: str, package: Artifact, *, run: str | None = None, always: bool = False
+) -> Version:
+    """Append a stored package to a name; equal bytes make no new version unless `always`.
+
+    Raises:
+        Invalid: the artifact is no model.
+    """
+    if package.kind != KIND:
+        raise Invalid(f"an artifact of kind {package.kind} is no model", code="model.kind", field="package")
+    return names.register(tx, actor, name, package, run=run, always=always)
+
+
+def load(space: Space, digest: str) -> Model:
+    """A stored package as a value.
+
+    Raises:
+        NotFound: there is none.
+        Corrupt: its bytes are not what was stored.
+    """
+    package = artifacts.get(space, digest, KIND)
+    files = {path: space.blobs.read(file) for path, file in artifacts.files(space, digest).items()}
+    return Model(name=str(package.meta["name"]), files=files)
+
+
+def card(space: Space, digest: str) -> Card:
+    """The card of a stored package."""
+    return decode_card(artifacts.read(space, digest, CARD_FILE))
+
+
+def contract(space: Space, digest: str) -> list[ColumnContract]:
+    """What the training sample of a stored package looked like, a column each."""
+    return msgspec.json.decode(artifacts.read(space, digest, CONTRACT_FILE), type=list[ColumnContract])
+
+
+def sample(space: Space, digest: str) -> Sample:
+    """Sample rows of a stored package with the scores they must get."""
+    return msgspec.json.decode(artifacts.read(space, digest, SAMPLE_FILE), type=Sample)
+
+
+def files(space: Space, digest: str) -> Files:
+    """The local files of a stored package that a worker loads."""
+    listing = artifacts.files(space, digest)
+    if CARD_FILE not in listing or NATIVE_FILE not in listing:
+        raise Corrupt(f"package {digest} lacks {CARD_FILE} or {NATIVE_FILE}", code="model.files", hint="lw fsck")
+    native = listing[NATIVE_FILE]
+    return Files(card=space.blobs.path(listing[CARD_FILE]), native=space.blobs.path(native), native_digest=native)
+
+
+def verify(space: Space, digest: str) -> bool:
+    """Whether a stored package still gives its sample rows the scores that the framework gave them."""
+    where, rows = files(space, digest), sample(space, digest)
+    loaded = runtime.load({CARD_FILE: where.card, NATIVE_FILE: where.native}, digest=where.native_digest)
+    return loaded.predict_values(rows.rows) == rows.expected

@@ -1,0 +1,128 @@
+"""What serving keeps: endpoints, routes, sealed logs; and the file from which workers take their routes."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from loopwright.kernel.event import EventKind
+from loopwright.models.model import Card, Task
+
+Role = Literal["live", "shadow"]
+LogPromise = Literal["kept", "required"]
+
+
+class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project declares of an endpoint.
+
+    Args:
+        model: the Name whose versions it serves.
+        step: the step that trains it.
+        features: the declared features of a request.
+        labels: the data in which the truth arrives, and `target`, the column.
+        keep: versions that stay as shadows.
+        gate, policy: settings that releases reads.
+        log: `kept` answers also when the log cannot be written; `required` refuses then.
+    """
+
+    name: str
+    model: str
+    step: str | None = None
+    features: str | None = None
+    labels: str | None = None
+    target: str | None = None
+    task: Task = "binary"
+    timezone: str = "UTC"
+    keep: tuple[int, ...] = ()
+    gate: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
+    log: LogPromise = "kept"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One version in an endpoint's routes; a shadow has weight 0. The first live route is the champion's."""
+
+    version: int
+    weight: float = 0.0
+    role: Role = "shadow"
+
+
+class RouteSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The routes of an endpoint from one generation on."""
+
+    generation: int
+    endpoint: str
+    routes: list[Route]
+    actor: str
+    permit: str | None
+    at_us: int
+
+
+class PublishedRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A route with the files that a worker loads for it."""
+
+    version: int
+    weight: float
+    role: Role
+    card: Card
+    native: str
+    native_digest: str
+
+
+class PublishedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint as workers see it."""
+
+    name: str
+    log: LogPromise
+    routes: list[PublishedRoute]
+
+
+class RouteFile(msgspec.Struct, frozen=True, kw_only=True):
+    """run/routes.json: all that workers know of the Space.
+
+    Args:
+        clock_us: the Space's time on a replay clock; None = the wall.
+        subject_key: the file with the key under which subjects are hashed.
+    """
+
+    format: int = 1
+    generation: int
+    clock_us: int | None
+    subject_key: str
+    endpoints: list[PublishedEndpoint]
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """run/worker-<slot>.json: what a worker says of itself.
+
+    Args:
+        failed: why the route file of `failed_generation` could not be taken; empty when the newest was.
+        unlogged: answers given that the log did not take.
+    """
+
+    slot: int
+    pid: int
+    port: int
+    generation: int
+    clock_us: int | None
+    ready: bool
+    failed: str = ""
+    failed_generation: int = 0
+    unlogged: int = 0
+
+
+class SealedLog(msgspec.Struct, frozen=True, kw_only=True):
+    """One sealed piece of an endpoint's prediction log."""
+
+    spool: str
+    endpoint: str
+    digest: str
+    rows: int
+    min_at_us: int
+    max_at_us: int
+    at_us: int
+
+
+ENDPOINT_DECLARED = EventKind("endpoint.declared@1", "{subject} was declared for {model}")
+ROUTES_CHANGED = EventKind("routes.changed@1", "{subject} is answered by {live}, in shadow {shadow}")
+LOG_SEALED = EventKind("prediction-log.sealed@1", "{rows} predictions of {subject} were sealed")
+EVENTS = [ENDPOINT_DECLARED, ROUTES_CHANGED, LOG_SEALED]

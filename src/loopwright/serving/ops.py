@@ -1,0 +1,128 @@
+"""Op rows of serving: endpoints, routes, predictions, labels."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.errors import Invalid
+from loopwright.kernel.op import Op
+from loopwright.kernel.times import parse_time
+from loopwright.serving import labels, predictions, publish, routes
+from loopwright.serving.labels import Taken
+from loopwright.serving.model import EndpointSpec, Route, RouteSet, WorkerReport
+from loopwright.serving.predictions import Prediction
+from loopwright.store.space import Space
+
+
+class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is declared of an endpoint, and its routes now."""
+
+    spec: EndpointSpec
+    routes: list[Route]
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of predictions."""
+
+    path: str
+    rows: int
+    columns: list[str]
+
+
+def list_endpoints(space: Space, actor: str) -> list[EndpointState]:
+    """List the endpoints with their routes."""
+    return [_state(space, spec) for spec in routes.endpoints(space)]
+
+
+def get_endpoint(space: Space, actor: str, *, endpoint: str) -> EndpointState:
+    """Get an endpoint with its routes."""
+    return _state(space, routes.endpoint(space, endpoint))
+
+
+def _state(space: Space, spec: EndpointSpec) -> EndpointState:
+    return EndpointState(spec=spec, routes=routes.current(space, spec.name))
+
+
+def list_routes(space: Space, actor: str, *, endpoint: str) -> list[RouteSet]:
+    """List all routes that an endpoint has had, oldest first."""
+    return routes.history(space, endpoint)
+
+
+def list_workers(space: Space, actor: str) -> list[WorkerReport]:
+    """List the workers that are alive and what they serve."""
+    return publish.workers(space)
+
+
+def add_labels(space: Space, actor: str, *, endpoint: str, body: bytes) -> Taken:
+    """Add labels to predictions: NDJSON lines of id, label and known_at, all or none.
+
+    Args:
+        endpoint: the endpoint that answered.
+        body: a line a label, such as {"id": "r-17", "label": 1, "known_at": "2013-04-02T09:30:00Z"}.
+    """
+    return labels.add(space, actor, endpoint, body)
+
+
+def get_prediction(space: Space, actor: str, *, endpoint: str, id: str) -> Prediction:
+    """Get one prediction with its inputs, scores and labels.
+
+    Args:
+        endpoint: the endpoint that answered.
+        id: the id of the prediction, or the id that its request carried.
+    """
+    return predictions.find(space, id, endpoint)
+
+
+def write_predictions(
+    space: Space, actor: str, *, endpoint: str, out: Path, since: str | None = None, until: str | None = None
+) -> Written:
+    """Write the predictions of an endpoint, with their labels, to a Parquet file.
+
+    Args:
+        endpoint: the endpoint that answered.
+        out: the Parquet file to write.
+        since: the first moment, by the asker's time.
+        until: the moment before which it ends.
+    """
+    if out.suffix != ".parquet" or not out.parent.is_dir():
+        raise Invalid(f"{out} must be a .parquet file in a folder that is there", code="out.form", field="out")
+    span = {
+        "since_us": None if since is None else parse_time(since, "since"),
+        "until_us": None if until is None else parse_time(until, "until"),
+    }
+    fresh = out.with_name(f".{out.name}.{os.getpid()}")
+    with predictions.connect() as con:
+        columns = predictions.joined(con, space, endpoint, space.clock.now_us() + 1, **span)
+        rows = con.execute("SELECT COUNT(*) FROM judged").fetchone()[0]
+        try:
+            place = str(fresh).replace("'", "''")
+            con.execute(f"COPY judged TO '{place}' (FORMAT parquet, COMPRESSION zstd)")
+            os.replace(fresh, out)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return Written(path=str(out), rows=int(rows), columns=columns)
+
+
+def _written_text(done: Any) -> str:
+    return f"{done.rows} predictions in {done.path}"
+
+
+OPS = [
+    Op(fn=list_endpoints, http="GET /api/v1/endpoints", action="endpoints.read"),
+    Op(fn=get_endpoint, http="GET /api/v1/endpoints/{endpoint}", action="endpoints.read"),
+    Op(fn=list_routes, http="GET /api/v1/endpoints/{endpoint}/routes", action="endpoints.read"),
+    Op(fn=list_workers, http="GET /api/v1/workers", action="endpoints.read"),
+    Op(fn=add_labels, http="POST /api/v1/endpoints/{endpoint}/labels", action="labels.add", shape="command"),
+    Op(fn=get_prediction, http="GET /api/v1/endpoints/{endpoint}/predictions/{id:path}", action="predictions.read"),
+    Op(
+        fn=write_predictions,
+        http="POST /api/v1/endpoints/{endpoint}/predictions/files",
+        action="predictions.export",
+        cli="predictions",
+        shape="command",
+        positional=("endpoint",),
+        render=_written_text,
+    ),
+]

@@ -1,0 +1,117 @@
+"""The rows of the prediction log as they stand in a spool: frames of msgpack, a header before the rows it is for."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.ids import base32
+from loopwright.store import frames
+
+FORMAT = 1
+_HEADER, _ROWS = 0, 1
+_FRAME_HEAD_BYTES = len(frames.encode(b""))
+_PAIRS = [base32(number, 2) for number in range(1024)]
+
+
+class Columns(msgspec.Struct, frozen=True, array_like=True):
+    """Names and types of the inputs, in the order in which the rows hold their values."""
+
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+
+
+class LogRow(msgspec.Struct, array_like=True, gc=False):
+    """One answer.
+
+    Args:
+        version: what answered; None when nothing could.
+        arm: what the request's hash had picked; another than `version` when it failed and the champion answered.
+        scores, errors, latency_us: of every version in the routes that was asked.
+    """
+
+    id: str
+    at_us: int
+    received_us: int
+    request_id: str
+    version: int | None
+    arm: int
+    subject: str | None
+    values: Sequence[Any]
+    scores: dict[int, float] = {}
+    errors: dict[int, str] = {}
+    latency_us: dict[int, int] = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_rows = msgspec.msgpack.Decoder(list[LogRow]).decode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def header(columns: Columns) -> bytes:
+    """The payload of a header frame."""
+    return _encode([_HEADER, FORMAT, columns])
+
+
+def rows_payload(rows: Sequence[LogRow]) -> bytes:
+    """The payload of a frame of rows; the times come first, so that a reader can pass over it."""
+    times = [row.at_us for row in rows]
+    return _encode([_ROWS, min(times), max(times), _encode(rows)])
+
+
+def read(
+    path: Path, since_us: int | None = None, until_us: int | None = None
+) -> Iterator[tuple[Columns, list[LogRow]]]:
+    """The rows of a spool up to its torn tail, a list for each frame; frames outside the times are passed over."""
+    columns = Columns((), ())
+    for payload in frames.read_frames(path):
+        kind, *rest = _decode(payload)
+        if kind == _HEADER:
+            columns = msgspec.convert(rest[1], Columns)
+            continue
+        low, high, packed = rest
+        if (since_us is None or high >= since_us) and (until_us is None or low < until_us):
+            yield columns, _decode_rows(packed)
+
+
+def whole_bytes(path: Path) -> int:
+    """The size of a spool up to its torn tail."""
+    return sum(len(payload) + _FRAME_HEAD_BYTES for payload in frames.read_frames(path))
+
+
+def spool_id(slot: int, epoch_us: int) -> str:
+    """The id of a spool: the worker's slot and the moment at which the spool was opened."""
+    return _PAIRS[slot] + base32(epoch_us, 11)
+
+
+def prediction_id(received_us: int, spool: str, count: int) -> str:
+    """An id that sorts by time and names the spool that holds it and its place among the answers there."""
+    return f"pred_{base32(received_us // 1000, 9)}{spool}{base32(count, 6)}"
+
+
+class Ids:
+    """Makes the prediction ids of one spool; the same as `prediction_id`, without its cost."""
+
+    def __init__(self, spool: str) -> None:
+        self._spool = spool
+        self._count = 0
+        self._tick_ms = -1
+        self._prefix = ""
+
+    def next(self, received_us: int) -> str:
+        """The next id."""
+        tick_ms = received_us // 1000
+        if tick_ms != self._tick_ms:
+            self._tick_ms, self._prefix = tick_ms, f"pred_{base32(tick_ms, 9)}{self._spool}"
+        count = self._count
+        self._count = count + 1
+        return self._prefix + _PAIRS[count >> 20 & 1023] + _PAIRS[count >> 10 & 1023] + _PAIRS[count & 1023]
+
+
+def spool_of(prediction: str) -> str | None:
+    """The spool that a prediction's id names, or None when the text is no such id."""
+    body, _, row = prediction.partition("/")
+    if len(body) != 33 or not body.startswith("pred_") or not body[5:].isalnum() or not (row.isdigit() or not row):
+        return None
+    return body[14:27]

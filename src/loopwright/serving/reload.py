@@ -1,0 +1,81 @@
+"""How a worker takes a new route file: models are loaded beside the running ones, then swapped in whole."""
+
+from pathlib import Path
+
+import msgspec
+
+from loopwright.kernel.errors import LoopwrightError
+from loopwright.models.runtime import Predictor, load_native
+from loopwright.serving.engine import Served, Target, target_of
+from loopwright.serving.model import PublishedEndpoint, PublishedRoute, RouteFile
+
+Loaded = dict[str, Predictor]
+
+
+class Generation(msgspec.Struct, kw_only=True):
+    """One route file, ready to serve."""
+
+    number: int
+    clock_us: int | None
+    subject_key: bytes
+    targets: dict[str, Target]
+    loaded: Loaded
+
+
+def read(path: Path) -> RouteFile:
+    """Decode the route file.
+
+    Raises:
+        OSError: it cannot be read.
+        msgspec.DecodeError: it is no route file.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=RouteFile)
+
+
+def prepare(found: RouteFile, loaded: Loaded) -> Generation:
+    """Load what a route file names, beside what is `loaded`.
+
+    A version that cannot be loaded fails every row that it is asked for; a champion that cannot refuses the file.
+
+    Raises:
+        LoopwrightError: a champion cannot be loaded.
+        OSError: the subject key cannot be read.
+    """
+    kept: Loaded = {}
+    targets = {endpoint.name: _target(endpoint, loaded, kept) for endpoint in found.endpoints}
+    return Generation(
+        number=found.generation,
+        clock_us=found.clock_us,
+        subject_key=Path(found.subject_key).read_bytes(),
+        targets=targets,
+        loaded=kept,
+    )
+
+
+def _target(endpoint: PublishedEndpoint, loaded: Loaded, kept: Loaded) -> Target:
+    routes = sorted(endpoint.routes, key=lambda route: route.role != "live")
+    served = [_served(route, loaded, kept, champion=place == 0) for place, route in enumerate(routes)]
+    return target_of(endpoint.name, endpoint.log, served)
+
+
+def _served(route: PublishedRoute, loaded: Loaded, kept: Loaded, *, champion: bool) -> Served:
+    # The card is part of the key: two packages can share a native file and differ in levels.
+    key = f"{route.native_digest}:{hash(route.card.signature)}"
+    predictor, failure = kept.get(key) or loaded.get(key), ""
+    if predictor is None:
+        try:
+            predictor = load_native(route.card, Path(route.native), route.native_digest)
+        except LoopwrightError as error:
+            if champion:
+                raise
+            failure = f"not loaded: {error.message}"
+    if predictor is not None:
+        kept[key] = predictor
+    return Served(
+        version=route.version,
+        weight=route.weight,
+        live=route.role == "live",
+        predictor=predictor,
+        signature=route.card.signature,
+        failure=failure,
+    )

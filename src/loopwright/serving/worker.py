@@ -1,0 +1,188 @@
+"""A worker of the data plane: `python -m loopwright.serving.worker --home H --slot N --fd FD`.
+
+Opens no database: reads the route file, answers on the socket it was given, appends to its spools, reports in a file.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from loopwright.kernel.errors import LoopwrightError
+from loopwright.serving import reload
+from loopwright.serving.engine import Engine
+from loopwright.serving.model import WorkerReport
+from loopwright.serving.protocols.http import Server
+from loopwright.serving.protocols.oip import Oip, render
+from loopwright.store.blobs import replace_file
+
+POLL_S = 0.020
+TICK_S = 1.0
+BACKLOG = 1024
+_ROUTE_FILE = "routes.json"
+
+
+class Worker:
+    """One process of the data plane."""
+
+    def __init__(self, home: Path, slot: int, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._folder = home / "run"
+        self._slot = slot
+        self._listener = listener
+        self._port = int(listener.getsockname()[1])
+        self._loop = loop
+        self._parent = os.getppid()
+        # One thread each, so that spools are synced and closed in order and a slow disk does not hold up a load.
+        self._disk = ThreadPoolExecutor(1, "spool")
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._engine = Engine(home, slot, self._later)
+        self._server = Server(loop, self._engine, Oip(self._engine, _version(), lambda: self._ready), render)
+        self._seen: tuple[int, int, int] | None = None
+        self._loaded: reload.Loaded = {}
+        self._number = 0
+        self._failed, self._failed_number = "", 0
+        self._ready = False
+        self._loading = False
+        self._reported: WorkerReport | None = None
+        self._stopped = asyncio.Event()
+
+    def _later(self, work: Callable[[], None]) -> None:
+        self._disk.submit(work)
+
+    async def run(self) -> None:
+        """Serve until told to stop, or until the supervisor is gone."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopped.set)
+        self._poll()
+        while self._loading:
+            await asyncio.sleep(POLL_S / 4)
+        self._ready = True
+        self._report()
+        listening = await self._loop.create_server(self._server.connection, sock=self._listener, backlog=BACKLOG)
+        timers = [
+            self._loop.create_task(self._every(pause_s, work))
+            for pause_s, work in ((POLL_S, self._poll), (TICK_S, self._tick))
+        ]
+        await self._stopped.wait()
+        for timer in timers:
+            timer.cancel()
+        listening.close()
+        self._server.stop()
+        self._ready = False
+        await asyncio.sleep(0)
+        self._engine.close()
+        self._disk.shutdown(wait=True)
+        self._loader.shutdown(wait=True)
+
+    async def _every(self, pause_s: float, work: Callable[[], None]) -> None:
+        try:
+            while True:
+                await asyncio.sleep(pause_s)
+                work()
+        finally:
+            self._stopped.set()
+
+    def _poll(self) -> None:
+        """Look whether the route file was replaced; load what it names off the loop."""
+        try:
+            found = os.stat(self._folder / _ROUTE_FILE)
+        except OSError:
+            return
+        mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if mark != self._seen and not self._loading:
+            self._seen, self._loading = mark, True
+            self._loop.create_task(self._take())
+
+    async def _take(self) -> None:
+        number = 0
+        try:
+            found = reload.read(self._folder / _ROUTE_FILE)
+            number = found.generation
+            made = await self._loop.run_in_executor(self._loader, reload.prepare, found, self._loaded)
+        except (LoopwrightError, OSError, msgspec.MsgspecError) as error:
+            self._failed, self._failed_number = str(error)[:500] or type(error).__name__, number
+        else:
+            engine = self._engine
+            engine.targets, engine.clock_us, engine.subject_key = made.targets, made.clock_us, made.subject_key
+            self._loaded, self._number, self._failed = made.loaded, made.number, ""
+        finally:
+            self._loading = False
+        self._report()
+
+    def _tick(self) -> None:
+        self._engine.tick()
+        self._server.sweep()
+        self._report()
+        if os.getppid() != self._parent:
+            self._stopped.set()
+
+    def _report(self) -> None:
+        report = WorkerReport(
+            slot=self._slot,
+            pid=os.getpid(),
+            port=self._port,
+            generation=self._number,
+            clock_us=self._engine.clock_us,
+            ready=self._ready,
+            failed=self._failed,
+            failed_generation=self._failed_number,
+            unlogged=self._engine.unlogged,
+        )
+        if report != self._reported:
+            with contextlib.suppress(OSError):
+                replace_file(self._folder / f"worker-{self._slot}.json", msgspec.json.encode(report), durable=False)
+                self._reported = report
+
+
+def _version() -> str:
+    try:
+        return metadata.version("loopwright")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def _hold(home: Path, slot: int) -> int:
+    """Take the slot's lock, which says that its worker lives; the kernel lets it go with the process."""
+    fd = os.open(home / "run" / f"worker-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="loopwright.serving.worker", description="answers predictions")
+    parser.add_argument("--home", type=Path, required=True, help="the .loopwright folder")
+    parser.add_argument("--slot", type=int, required=True, help="number of this worker, 0 to 1023")
+    parser.add_argument("--fd", type=int, required=True, help="a bound stream socket")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.slot < 1024:
+        parser.error("--slot must be 0 to 1023")
+    # LightGBM's library reads this when it is loaded: a worker has one core.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    lock = _hold(options.home, options.slot)
+    import uvloop
+
+    listener = socket.socket(fileno=options.fd)
+    listener.setblocking(False)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options.home, options.slot, listener))
+    os.close(lock)
+    return 0
+
+
+async def _serve(home: Path, slot: int, listener: socket.socket) -> None:
+    await Worker(home, slot, listener, asyncio.get_running_loop()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
