@@ -1,0 +1,133 @@
+"""The table of runs: its SQL and its rows as structs."""
+
+import json
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.errors import NotFound
+from loopwright.runs.model import Code, Failure, Output, Run
+from loopwright.store.database import Row, Tx
+
+MIGRATIONS = [
+    """
+    CREATE TABLE runs(
+      id TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, actor TEXT NOT NULL,
+      started_us BIGINT NOT NULL, finished_us BIGINT, took_us BIGINT, started_machine_us BIGINT NOT NULL, run_key TEXT,
+      params TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL, metrics TEXT NOT NULL, files TEXT NOT NULL,
+      sealed TEXT NOT NULL, environment TEXT NOT NULL, code TEXT NOT NULL, failure TEXT, parent TEXT, cause BIGINT);
+    CREATE INDEX runs_name ON runs(name, id);
+    CREATE INDEX runs_state ON runs(state, id);
+    CREATE INDEX runs_parent ON runs(parent, id)
+    """,
+]
+
+
+def text(value: Any) -> str:
+    """A value as the JSON that a column holds."""
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def insert(tx: Tx, run: Run, started_machine_us: int) -> None:
+    """Write the row of a run that starts."""
+    tx.execute(
+        "INSERT INTO runs(id, kind, name, state, actor, started_us, started_machine_us, run_key, params, inputs,"
+        " outputs, metrics, files, sealed, environment, code, parent, cause)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', '{}', '{}', '{}', ?, ?, ?, ?)",
+        (
+            run.id,
+            run.kind,
+            run.name,
+            run.state,
+            run.actor,
+            run.started_us,
+            started_machine_us,
+            run.key,
+            text(run.params),
+            text(run.inputs),
+            text(run.environment),
+            text(run.code),
+            run.parent,
+            run.cause,
+        ),
+    )
+
+
+def close(tx: Tx, run: Run) -> bool:
+    """Write how a run ended; False when it had ended already."""
+    changed = tx.execute(
+        "UPDATE runs SET state = ?, finished_us = ?, took_us = ?, outputs = ?, metrics = ?, files = ?, sealed = ?,"
+        " failure = ? WHERE id = ? AND state = 'running'",
+        (
+            run.state,
+            run.finished_us,
+            run.took_us,
+            text(run.outputs),
+            json.dumps(run.metrics, sort_keys=True),  # a metric may be NaN, which msgspec would write as null
+            text(run.files),
+            text(run.sealed),
+            None if run.failure is None else text(run.failure),
+            run.id,
+        ),
+    )
+    return changed == 1
+
+
+def find(tx: Tx, run_id: str) -> Run:
+    """One run.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = tx.one("SELECT * FROM runs WHERE id = ?", (run_id,))
+    if row is None:
+        raise NotFound(f"no run {run_id}", code="run.missing", field="run", hint="lw show")
+    return read(row)
+
+
+def started_machine_us(tx: Tx, run_id: str) -> int:
+    """When a run started, by the machine's clock."""
+    return int(tx.value("SELECT started_machine_us FROM runs WHERE id = ?", (run_id,)))
+
+
+def running(tx: Tx) -> list[str]:
+    """The ids of the runs that have not ended."""
+    return [row["id"] for row in tx.query("SELECT id FROM runs WHERE state = 'running' ORDER BY id")]
+
+
+def select(tx: Tx, where: dict[str, str], before: str | None, limit: int) -> list[Run]:
+    """Runs whose columns have the given values, newest first."""
+    terms = [f"{column} = ?" for column in where]
+    args: list[Any] = list(where.values())
+    if before is not None:
+        terms.append("id < ?")
+        args.append(before)
+    condition = f" WHERE {' AND '.join(terms)}" if terms else ""
+    return [read(row) for row in tx.query(f"SELECT * FROM runs{condition} ORDER BY id DESC LIMIT ?", [*args, limit])]
+
+
+def read(row: Row) -> Run:
+    """A row as a run."""
+    decode = msgspec.json.decode
+    return Run(
+        id=row["id"],
+        kind=row["kind"],
+        name=row["name"],
+        state=row["state"],
+        actor=row["actor"],
+        started_us=row["started_us"],
+        finished_us=row["finished_us"],
+        took_us=row["took_us"],
+        key=row["run_key"],
+        params=decode(row["params"]),
+        inputs=decode(row["inputs"]),
+        outputs=decode(row["outputs"], type=dict[str, Output]),
+        metrics=json.loads(row["metrics"]),
+        files=decode(row["files"]),
+        sealed=decode(row["sealed"]),
+        environment=decode(row["environment"]),
+        code=decode(row["code"], type=Code),
+        failure=None if row["failure"] is None else decode(row["failure"], type=Failure),
+        parent=row["parent"],
+        cause=row["cause"],
+    )
