@@ -1,16 +1,20 @@
-"""A real server for an ASGI application, in a thread."""
+"""A real server for an ASGI application in a thread, and a tiny project that is run, deployed and served for real."""
 
 import contextlib
 import http.client
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import uvicorn
 
-from loopwright.faces import processes
+from loopwright.faces import client, processes, up
 
 
 class Got:
@@ -64,3 +68,70 @@ def serve() -> Iterator[Serve]:
     for server, thread in running:
         server.should_exit = True
         thread.join()
+
+
+TINY = Path(__file__).parent / "tiny"
+
+
+class Project:
+    """A project in a folder, used as a person would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def lw(self, *words: str, code: int = 0) -> str:
+        """What a command prints; it must end with `code`."""
+        run = [sys.executable, "-m", "loopwright", *words]
+        ran = subprocess.run(run, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert ran.returncode == code, f"lw {' '.join(words)}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
+        return ran.stdout
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        """The document that a command prints."""
+        return msgspec.json.decode(self.lw(*words, "--json", code=code))
+
+    def start(self, **wanted: int) -> client.Running:
+        """Serve it."""
+        plan = up.planned(self.folder, **{"port": 0, "data_port": 0, **wanted})
+        self.process, found = up.start(plan)
+        return found
+
+    def stop(self) -> None:
+        """Stop serving."""
+        up.stop(self.folder)
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project, run and deployed; to be copied."""
+    folder = tmp_path_factory.mktemp("deployed") / "tiny"
+    shutil.copytree(TINY, folder)
+    project = Project(folder)
+    subprocess.run([sys.executable, "make_files.py"], cwd=folder, check=True)
+    project.lw("init")
+    project.lw("run")
+    project.lw("deploy", "tiny")
+    rows = ("--since", "2020-01-25T04:00:00Z", "--until", "2020-02-09", "--out", "requests.parquet")
+    project.lw("features", "rows", "signals", *rows)
+    return folder
+
+
+@pytest.fixture
+def project(deployed: Path, tmp_path: Path) -> Iterator[Project]:
+    """A deployed project of this test's own."""
+    shutil.copytree(deployed, tmp_path / "tiny", symlinks=True)
+    made = Project(tmp_path / "tiny")
+    yield made
+    if client.running(made.folder) is not None:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def served(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, client.Running]]:
+    """A deployed project that is served, for the tests of one file."""
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    shutil.copytree(deployed, folder, symlinks=True)
+    made = Project(folder)
+    yield made, made.start()
+    made.stop()

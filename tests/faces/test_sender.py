@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from loopwright.faces.sender import Sender
 from loopwright.kernel.errors import Unavailable
@@ -51,7 +52,7 @@ class Server:
 
 def test_every_request_is_answered_over_few_connections() -> None:
     server, bodies = Server(), [b"%d" % n for n in range(500)]
-    found, sender = asyncio.run(server.send(bodies))
+    found, sender = uvloop.run(server.send(bodies))
     assert found == {body: (200, body) for body in bodies}
     assert server.connections == 4
     assert sender.repeated == 0
@@ -61,7 +62,7 @@ def test_a_reset_connection_repeats_its_request_once() -> None:
     server = Server()
     server.resets = {b"7", b"11"}
     bodies = [b"%d" % n for n in range(20)]
-    found, sender = asyncio.run(server.send(bodies))
+    found, sender = uvloop.run(server.send(bodies))
     assert found == {body: (200, body) for body in bodies}
     assert sender.repeated == 2
     assert sorted(server.seen) == sorted([*bodies, b"7", b"11"])
@@ -73,4 +74,4 @@ def test_nobody_there() -> None:
         await sender.run([(b"", sender.payload(sender.head("GET", "/"), b""))], lambda key, status, body: None)
 
     with pytest.raises(Unavailable):
-        asyncio.run(call())
+        uvloop.run(call())

@@ -23,7 +23,7 @@ import msgspec
 from loopwright.faces import bind, client, processes
 from loopwright.faces.up import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
-from loopwright.kernel.errors import LoopwrightError, NotFound, Unavailable
+from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
 from loopwright.kernel.op import silent
 
 if TYPE_CHECKING:
@@ -214,23 +214,44 @@ def _digest(space: Space) -> str:
 def do(house: House, space: Space, job: Job) -> None:
     """Run one job; what it prints goes to its folder, what it raises to the queue."""
     from loopwright.pipelines import queue
+    from loopwright.runs import console
 
     folder = space.home / "runs" / job.id
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "console").open("ab") as console:
-        os.dup2(console.fileno(), 1)
-        os.dup2(console.fileno(), 2)
-    try:
-        if job.kind == OP_JOB:
-            result = run_op(house, space, job.args)
-        else:
-            result = handler(house, job.kind)(space, job.args, silent)
-    except Exception as error:  # noqa: BLE001 - the boundary around user code: the queue keeps what it raised
-        traceback.print_exc()
-        told = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
-        queue.finish(space, job, error=told)
-        return
+    with console.captured(folder / "console"):
+        try:
+            if job.kind == OP_JOB:
+                result = run_op(house, space, job.args)
+            else:
+                result = handler(house, job.kind)(space, job.args, silent)
+        except Exception as error:  # noqa: BLE001 - the boundary around user code: the queue keeps what it raised
+            traceback.print_exc()
+            told = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
+            queue.finish(space, job, error=told, final=isinstance(error, Invalid | Unsupported | NotFound))
+            return
     queue.finish(space, job, result=result)
+
+
+def here(house: House) -> Callable[[Space, str], None]:
+    """How a command gets a job done: by the job server where one runs, else in this process."""
+
+    def submit(space: Space, action_id: str) -> None:
+        from loopwright.pipelines import queue
+
+        while (job := queue.get(space, action_id)) is not None and job.state in ("queued", "running"):
+            lock = processes.lock(client.run_folder(space.root) / LOCK, wait_s=0.0)
+            if lock is None:
+                time.sleep(_LOOK_S)
+                continue
+            try:
+                queue.requeue_running(space)
+                mine = queue.claim(space)
+                if mine is not None:
+                    do(house, space, mine)
+            finally:
+                os.close(lock)
+
+    return submit
 
 
 def handler(house: House, kind: str) -> Any:

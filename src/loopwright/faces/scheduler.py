@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from loopwright.kernel.clock import monotonic_s
-from loopwright.kernel.errors import Conflict, LoopwrightError
+from loopwright.kernel.errors import Conflict, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
 from loopwright.kernel.times import SECOND, format_time
 from loopwright.loop import service as loop
@@ -161,17 +161,14 @@ class Scheduler:
                 return
         self._publish(wait=True)
 
-    def _submit(self, action_id: str, kind: str, args: dict[str, Any]) -> dict[str, Any]:
-        """Run a job of the loop on the job server and wait for its result."""
-        self.space.write(lambda tx: jobs.enqueue(tx, action_id, kind, args))
+    def _submit(self, space: Space, action_id: str) -> None:
+        """Wait until the job server has done the job of an action."""
         while not self._stopping.is_set():
-            job = jobs.get(self.space, action_id)
+            job = jobs.get(space, action_id)
             if job is not None and job.state in ("finished", "failed"):
-                if job.state == "failed":
-                    raise LoopwrightError(f"job {kind} failed: {job.error}", code="job.failed")
-                return dict(job.result or {})
+                return
             self._stopping.wait(_JOB_LOOK_S)
-        raise LoopwrightError("control is stopping", code="control.stopping")
+        raise Unavailable("control is stopping", code="control.stopping")
 
     def _publish(self, *, wait: bool) -> None:
         generation = publish.publish(self.space)
