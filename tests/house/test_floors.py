@@ -10,7 +10,7 @@ import import_rules
 import pytest
 from house_rules import Source
 
-NOT_ROOMS = {"__main__", "__init__", "demos", "__pycache__", "py"}
+NOT_ROOMS = {"__main__", "__init__", "__pycache__", "demos"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def layers(contract: configparser.ConfigParser) -> set[str]:
 
 
 def rooms_on_disk() -> set[str]:
-    return {p.stem for p in rules.PACKAGE.iterdir() if p.is_dir() or p.suffix == ".py"} - NOT_ROOMS
+    shown = (p for p in rules.PACKAGE.iterdir() if not p.name.startswith("."))
+    return {p.stem for p in shown if p.is_dir() or p.suffix == ".py"} - NOT_ROOMS
 
 
 def test_contract_names_the_rooms_that_stand_and_no_other(contract: configparser.ConfigParser) -> None:

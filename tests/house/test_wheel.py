@@ -21,8 +21,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def package_files() -> set[str]:
     src = rules.PACKAGE.parent
-    found = (p for p in rules.PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    return {p.relative_to(src).as_posix() for p in found}
+    places = (p.relative_to(src) for p in rules.PACKAGE.rglob("*") if p.is_file())
+    shown = (p for p in places if not any(part == "__pycache__" or part.startswith(".") for part in p.parts))
+    return {p.as_posix() for p in shown}
 
 
 def test_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
