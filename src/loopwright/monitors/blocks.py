@@ -23,7 +23,7 @@ from loopwright.monitors.model import (
     Flag,
     Limits,
 )
-from loopwright.serving import labels
+from loopwright.serving import labels, predictions
 from loopwright.serving.routes import subject_of
 from loopwright.store import ledger
 from loopwright.store.database import Tx
@@ -75,8 +75,8 @@ def close_block(space: Space, args: dict[str, Any], progress: Progress) -> dict[
         done = queries.closed_days(tx, ask.endpoint, since=ask.day, until=ask.day)
     if done:
         return {"day": ask.day, "n": done[0].n, "labelled": done[0].n_labelled}
-    span = rows.Span(endpoint=ask.endpoint, since_us=ask.since_us, until_us=ask.close_us, known_before_us=ask.close_us)
-    con = rows.connect()
+    span = rows.Asked(endpoint=ask.endpoint, since_us=ask.since_us, until_us=ask.close_us, known_before_us=ask.close_us)
+    con = predictions.connect()
     try:
         found = _measure(con, space, ask, rows.load(con, space, span))
         progress(1, 2, f"{ask.day} measured")
@@ -91,9 +91,8 @@ def _measure(con: Any, space: Space, ask: BlockAsk, columns: list[str]) -> Measu
     day = rows.take(con, columns, ask.until_us)
     blocks = [measure(day, ask, SERVED), *(measure(day, ask, version) for version in sorted(day.scores))]
     kept = [block for block in blocks if block.n or block.errors or block.version == SERVED]
-    fresh = con.execute(f"SELECT count(*) FROM {rows.TABLE} WHERE label_known_us >= ?", [ask.last_close_us]).fetchone()[
-        0
-    ]
+    since_last = f"SELECT count(*) FROM {rows.TABLE} WHERE label_known_us >= ?"
+    (fresh,) = con.execute(since_last, [ask.last_close_us]).fetchone()
     with space.read() as tx:
         last = queries.last_closed(tx, ask.endpoint)
         seen = labels.state(tx, ask.endpoint, ask.close_us)[0]

@@ -105,7 +105,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     next_us: int | None
     first_day: str
     opened_us: int
-    cause: int
+    cause: int | None
     outcome: str = ""
 
 

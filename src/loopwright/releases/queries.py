@@ -24,7 +24,7 @@ MIGRATIONS = [
     CREATE TABLE rollouts(
       id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, champion INTEGER NOT NULL, candidate INTEGER NOT NULL,
       phase TEXT NOT NULL, step INTEGER NOT NULL, since_us BIGINT NOT NULL, next_us BIGINT, first_day TEXT NOT NULL,
-      opened_us BIGINT NOT NULL, cause BIGINT NOT NULL, outcome TEXT NOT NULL);
+      opened_us BIGINT NOT NULL, cause BIGINT, outcome TEXT NOT NULL);
     CREATE INDEX rollouts_endpoint ON rollouts(endpoint, phase);
     CREATE TABLE holds(
       seq INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, kind TEXT NOT NULL, actor TEXT NOT NULL,
@@ -92,6 +92,11 @@ def reigns(tx: Tx, endpoint: str) -> list[Reign]:
     """The versions that served 100 %, oldest first."""
     rows = tx.query("SELECT * FROM reigns WHERE endpoint = ? ORDER BY seq", (endpoint,))
     return [Reign(version=r["version"], since_us=r["since_us"], until_us=r["until_us"], ended=r["ended"]) for r in rows]
+
+
+def endpoints(tx: Tx) -> list[str]:
+    """The endpoints that serve something, by name."""
+    return [str(row["endpoint"]) for row in tx.query("SELECT DISTINCT endpoint FROM reigns ORDER BY endpoint")]
 
 
 def champion(tx: Tx, endpoint: str) -> int | None:

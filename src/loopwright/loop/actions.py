@@ -1,0 +1,233 @@
+"""Doing what is due: a job where work is long, then one transaction with the decision, its event and its state.
+
+Every action has an id made of what it is and its moment; done twice, it counts once.
+"""
+
+import msgspec
+
+from loopwright.artifacts import names
+from loopwright.kernel import canonical
+from loopwright.kernel.times import add_days, format_duration, format_time
+from loopwright.kernel.verdict import Verdict
+from loopwright.loop import jobs, model, moments, queries
+from loopwright.loop.model import Cycle, Due
+from loopwright.monitors import blocks, windows
+from loopwright.releases import desk as desks
+from loopwright.releases import gates, machine, moves, service, work
+from loopwright.releases import model as releases_model
+from loopwright.releases import queries as releases
+from loopwright.releases import recipe as rules
+from loopwright.releases.desk import Desk
+from loopwright.releases.model import Rollout
+from loopwright.releases.work import JobFailed, Submit
+from loopwright.serving import routes
+from loopwright.store import ledger
+from loopwright.store.database import Tx
+from loopwright.store.space import Space
+
+ACTOR = "loop"
+
+
+def perform(space: Space, due: Due, submit: Submit | None) -> None:
+    """Do one thing that is due."""
+    with space.read() as tx:
+        desk = desks.find(tx, due.endpoint)
+    if due.work == "close":
+        _close(space, desk, due.key, submit)
+    elif due.work == "look":
+        _look(space, desk, due, submit)
+    else:
+        _cycle(space, desk, due.at_us, submit)
+
+
+def _close(space: Space, desk: Desk, day: str, submit: Submit | None) -> None:
+    with space.read() as tx:
+        champion = releases.champion(tx, desk.name)
+        known = releases.trainings(tx, desk.name)
+    calendar = desk.calendar
+    ask = blocks.BlockAsk(
+        endpoint=desk.name,
+        day=day,
+        since_us=calendar.start(day),
+        until_us=calendar.start(add_days(day, 1)),
+        close_us=calendar.close(day),
+        last_close_us=calendar.close(add_days(day, -1)),
+        metric=desk.metric,
+        task=desk.spec.task,
+        champion=champion or 0,
+        trained_us={str(training.version): training.trained_us for training in known},
+    )
+    action_id = canonical.digest(["close", desk.name, day])
+    try:
+        work.do(space, work.Task(action_id=action_id, kind=blocks.CLOSE, args=msgspec.to_builtins(ask)), submit)
+    except JobFailed as error:
+        reason = error.message
+        space.write(lambda tx: blocks.give_up(tx, ask, reason))
+
+
+def _look(space: Space, desk: Desk, due: Due, submit: Submit | None) -> None:
+    with space.read() as tx:
+        rollout = releases.rollout(tx, due.key)
+    if rollout is None or rollout.next_us != due.at_us:
+        return
+    guards = None
+    if machine.step_ends(rollout, desk.recipe, due.at_us):
+        guards = _guards(space, desk, rollout, due.at_us, submit)
+
+    def decide(tx: Tx) -> None:
+        now = releases.rollout(tx, due.key)
+        if now is None or now.next_us != due.at_us:
+            return
+        if not releases.once(tx, canonical.digest(["look", now.id, due.at_us]), desk.name, "look"):
+            return
+        book = gates.whole_book(tx, desk, now.first_day)
+        seen = machine.Seen(
+            name=desk.spec.model,
+            metric=desk.metric,
+            own=book.pairs(now.champion, now.candidate, since=now.first_day, until=desk.calendar.closed_by(due.at_us)),
+            guards=guards,
+            held=bool(releases.holds(tx, desk.name)),
+        )
+        move = machine.look(now, desk.recipe, desk.calendar, due.at_us, seen)
+        moves.apply(tx, desk, move, due.at_us)
+
+    space.write(decide)
+
+
+def _guards(space: Space, desk: Desk, rollout: Rollout, at_us: int, submit: Submit | None) -> Verdict:
+    action_id = canonical.digest(["window", rollout.id, rollout.step, rollout.since_us, at_us])
+    ask = windows.WindowAsk(
+        action_id=action_id,
+        endpoint=desk.name,
+        since_us=rollout.since_us,
+        until_us=at_us,
+        champion=rollout.champion,
+        candidate=rollout.candidate,
+        task=desk.spec.task,
+    )
+    task = work.Task(action_id=action_id, kind=windows.WINDOW, args=msgspec.to_builtins(ask))
+    try:
+        found = work.do(space, task, submit)
+    except JobFailed as error:
+        return Verdict(outcome="unknown", check="canary", reason=f"it could not be measured ({error.code})")
+    return rules.guards(desk.recipe, desk.fast, msgspec.convert(found, windows.GuardWindow))
+
+
+def _cycle(space: Space, desk: Desk, at_us: int, submit: Submit | None) -> None:
+    cycle = space.write(lambda tx: _begin(tx, desk, at_us))
+    if cycle.state == "train":
+        cycle = _train(space, desk, cycle, submit)
+    if cycle.state == "gate" and cycle.version is not None:
+        version = names.get(space, desk.spec.model, cycle.version)
+        package = gates.package(space, version)
+        space.write(lambda tx: _gate(tx, desk, package, at_us))
+
+
+def _begin(tx: Tx, desk: Desk, at_us: int) -> Cycle:
+    """Take up the cycle of a moment, or say why it is skipped: missed, held, cooling down or over the cap."""
+    found = queries.at(tx, desk.name, at_us)
+    if found is not None:
+        return found
+    outcome, reason = _against(tx, desk, at_us)
+    if not outcome:
+        cycle = Cycle(endpoint=desk.name, moment_us=at_us, state="train")
+        queries.put(tx, cycle)
+        return cycle
+    if outcome == "held":
+        seq = moves.say_held(tx, desk, "the training and the gate", at_us)
+    else:
+        data = {**_said(desk, at_us), "why": outcome, "reason": reason}
+        seq = ledger.append(tx, ACTOR, model.TRIGGER_SKIPPED, desk.subject, data, at_us=at_us)
+    cycle = Cycle(endpoint=desk.name, moment_us=at_us, state="done", outcome=outcome, cause=seq)
+    queries.put(tx, cycle)
+    return cycle
+
+
+def _against(tx: Tx, desk: Desk, at_us: int) -> tuple[str, str]:
+    recipe, first = desk.recipe, releases.first_reign(tx, desk.name)
+    if first is not None and moments.next_cycle(desk, first.since_us, at_us) <= tx.now_us():
+        return "missed", "a later one is due already"
+    if releases.holds(tx, desk.name):
+        return "held", ""
+    before = queries.trainings(tx, desk.name, at_us - recipe.cap_us)
+    if before and at_us - before[-1] < recipe.cooldown_us:
+        return "cooling", f"the last one was less than {format_duration(recipe.cooldown_us)} ago"
+    if len(before) >= recipe.cap:
+        return "capped", f"there were {len(before)} in the last {format_duration(recipe.cap_us)}"
+    return "", ""
+
+
+def _said(desk: Desk, at_us: int) -> dict[str, object]:
+    return {"endpoint": desk.name, "model": desk.spec.model, "until": format_time(at_us)}
+
+
+def _train(space: Space, desk: Desk, cycle: Cycle, submit: Submit | None) -> Cycle:
+    action_id = canonical.digest(["train", desk.name, cycle.moment_us])
+    ask = jobs.TrainAsk(endpoint=desk.name, until_us=cycle.moment_us, action_id=action_id)
+    task = work.Task(action_id=action_id, kind=jobs.TRAIN, args=msgspec.to_builtins(ask))
+    try:
+        made = work.do(space, task, submit)
+    except JobFailed as error:
+        reason = error.message
+        return space.write(lambda tx: _failed(tx, desk, cycle, reason))
+    return space.write(lambda tx: _trained(tx, desk, cycle, int(made["version"])))
+
+
+def _failed(tx: Tx, desk: Desk, cycle: Cycle, reason: str) -> Cycle:
+    data = {**_said(desk, cycle.moment_us), "reason": reason}
+    seq = ledger.append(tx, ACTOR, model.TRAINING_FAILED, desk.subject, data, at_us=cycle.moment_us)
+    done = msgspec.structs.replace(cycle, state="done", outcome="failed", cause=seq)
+    queries.put(tx, done)
+    return done
+
+
+def _trained(tx: Tx, desk: Desk, cycle: Cycle, version: int) -> Cycle:
+    now = queries.at(tx, desk.name, cycle.moment_us)
+    if now is None or now.state != "train":
+        return cycle if now is None else now
+    known = any(training.version == version for training in releases.trainings(tx, desk.name))
+    kind = model.UNCHANGED if known else model.TRAINED
+    data = {**_said(desk, cycle.moment_us), "version": version}
+    seq = ledger.append(tx, ACTOR, kind, desk.subject, data, at_us=cycle.moment_us)
+    done = msgspec.structs.replace(
+        cycle,
+        state="done" if known else "gate",
+        outcome="unchanged" if known else "trained",
+        version=version,
+        cause=seq,
+    )
+    queries.put(tx, done)
+    if not known:
+        releases.put_training(tx, desk.name, version, cycle.moment_us, refit=True)
+        moves.reroute(tx, desk)
+    return done
+
+
+def _gate(tx: Tx, desk: Desk, package: gates.Package, at_us: int) -> None:
+    cycle = queries.at(tx, desk.name, at_us)
+    if cycle is None or cycle.state != "gate":
+        return
+    queries.put(tx, msgspec.structs.replace(cycle, state="done"))
+    if releases.holds(tx, desk.name):
+        moves.say_held(tx, desk, f"the gate of {desk.spec.model}@{package.version}", at_us, cause=cycle.cause)
+        return
+    going = releases.under_way(tx, desk.name)
+    if going is not None:
+        reason = f"{desk.spec.model}@{going.candidate} is on its way ({going.phase})"
+        data = {**_said(desk, at_us), "candidate": package.version, "busy": going.candidate, "reason": reason}
+        ledger.append(tx, ACTOR, model.GATE_SKIPPED, desk.subject, data, cause=cycle.cause, at_us=at_us)
+        return
+    result = gates.later(tx, desk, package)
+    kind = releases_model.GATE_PASSED if result.verdict.passed else releases_model.GATE_REFUSED
+    data = gates.event_data(desk, result)
+    seq = ledger.append(tx, ACTOR, kind, desk.subject, data, cause=cycle.cause, at_us=at_us)
+    if result.verdict.passed:
+        service.open_rollout(tx, desk, package.version, seq, at_us=at_us)
+        moves.reroute(tx, desk)
+
+
+def tidy(tx: Tx, desk: Desk) -> bool:
+    """Let routes go that nothing needs any more; says whether any did. Who answers is never changed here."""
+    before = routes.routes_in(tx, desk.name)
+    moves.reroute(tx, desk)
+    return before != routes.routes_in(tx, desk.name)

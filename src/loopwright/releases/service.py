@@ -1,0 +1,328 @@
+"""Check, deploy, roll back, hold: what people ask of releases."""
+
+from typing import Any
+
+import msgspec
+
+from loopwright.artifacts import names
+from loopwright.artifacts.model import Version
+from loopwright.kernel.errors import Conflict, GateFailed, Invalid, NotFound
+from loopwright.kernel.verdict import Verdict
+from loopwright.monitors import queries as monitors
+from loopwright.notes import service as notes
+from loopwright.releases import desk as desks
+from loopwright.releases import evidence, gates, machine, model, moves, queries
+from loopwright.releases.desk import Desk
+from loopwright.releases.model import GateResult, Hold, Released, Rollout
+from loopwright.releases.moves import Leave
+from loopwright.releases.work import Submit
+from loopwright.serving import publish, routes
+from loopwright.store import ledger
+from loopwright.store.database import Tx
+from loopwright.store.space import Space
+
+MANUAL = "manual"
+
+
+def find(space: Space, ref: str) -> tuple[Desk, Version]:
+    """The endpoint and the version that an address means: `delay` (its newest), `delay@3`, `delay@prod~1`.
+
+    Raises:
+        NotFound: no endpoint serves that name, or it has no such version.
+    """
+    name = ref.partition("@")[0].partition("~")[0]
+    specs = routes.endpoints(space)
+    spec = next((s for s in specs if s.name == name), None) or next((s for s in specs if s.model == name), None)
+    if spec is None:
+        raise NotFound(
+            f"no endpoint serves {name!r}", code="endpoint.missing", field="ref", hint="declare it with lw.endpoint"
+        )
+    version = names.resolve(space, spec.model + ref.removeprefix(name))
+    return desks.of(spec), version
+
+
+def check(space: Space, ref: str, *, submit: Submit | None = None) -> GateResult:
+    """Hold a version against its endpoint's gate; nothing is served by it.
+
+    Raises:
+        NotFound: no such endpoint or version.
+    """
+    desk, version = find(space, ref)
+    return _judge(space, desk, version, submit)[0]
+
+
+def _judge(
+    space: Space, desk: Desk, version: Version, submit: Submit | None
+) -> tuple[GateResult, gates.Package, gates.TwinScore | None]:
+    package = gates.package(space, version)
+    with space.read() as tx:
+        champion = queries.champion(tx, desk.name)
+    twin = evidence.twin(space, desk, package, submit) if champion is None and gates.floor_of(desk) else None
+
+    def decide(tx: Tx) -> GateResult:
+        if queries.champion(tx, desk.name) is None:
+            return gates.first(tx, desk, package, twin)
+        queries.put_training(tx, desk.name, version.number, package.trained_us, refit=False)
+        return gates.later(tx, desk, package)
+
+    return space.write(decide), package, twin
+
+
+def deploy(space: Space, actor: str, ref: str, *, submit: Submit | None = None) -> Released:
+    """Bring a version through the gate: the first one serves at once, a later one goes into its own shadow.
+
+    Raises:
+        GateFailed: the gate refuses; the verdict says why.
+        Conflict: the version serves already, or another one is on its way.
+    """
+    desk, version = find(space, ref)
+    _free(space, desk, version)
+    result, package, twin = _judge(space, desk, version, submit)
+
+    def act(tx: Tx) -> Released | None:
+        data = gates.event_data(desk, result)
+        kind = model.GATE_PASSED if result.verdict.passed else model.GATE_REFUSED
+        seq = ledger.append(tx, actor, kind, desk.subject, data)
+        if not result.verdict.passed:
+            return None
+        leave = Leave(verdict=result.verdict, evidence=result.evidence, cause=seq, actor=actor)
+        if queries.champion(tx, desk.name) is None:
+            return _first(tx, desk, package, twin, leave)
+        return _later(tx, desk, package, leave)
+
+    done = space.write(act)
+    if done is None:
+        raise GateFailed(
+            f"the gate refused {version.ref}: {result.verdict.reason}",
+            verdict=result.verdict,
+            code="gate.refused",
+            hint=f"lw check {version.ref}",
+        )
+    return msgspec.structs.replace(done, workers=_apply(space))
+
+
+def _free(space: Space, desk: Desk, version: Version) -> None:
+    with space.read() as tx:
+        champion, going = queries.champion(tx, desk.name), queries.under_way(tx, desk.name)
+        held = queries.holds(tx, desk.name)
+    if champion == version.number:
+        raise Conflict(f"{version.ref} serves already", code="deploy.serving", field="ref", hint=f"lw show {desk.name}")
+    if going is not None:
+        raise Conflict(
+            f"{desk.spec.model}@{going.candidate} is on its way ({going.phase})",
+            code="deploy.busy",
+            field="ref",
+            hint=f"wait, or: lw rollback {desk.name}",
+        )
+    if held and champion is not None:
+        raise Conflict(
+            f"{desk.name} is held; nothing is promoted", code="deploy.held", hint=f"lw hold {desk.name} --lift"
+        )
+
+
+def _first(tx: Tx, desk: Desk, package: gates.Package, twin: gates.TwinScore | None, leave: Leave) -> Released:
+    now = tx.now_us()
+    queries.put_training(tx, desk.name, package.version, package.trained_us, refit=False)
+    queries.crown(tx, desk.name, package.version, now)
+    if twin is not None:
+        monitors.set_reference(tx, desk.name, twin.skill, msgspec.to_builtins(twin))
+    data = {
+        "endpoint": desk.name,
+        "model": desk.spec.model,
+        "version": package.version,
+        "reason": leave.verdict.reason,
+    }
+    seq = ledger.append(tx, leave.actor, model.DEPLOYED, desk.subject, data, cause=leave.cause)
+    leave = msgspec.structs.replace(leave, cause=seq)
+    moves.reroute(tx, desk, leave)
+    moves.label(tx, desk, package.version, leave)
+    return _released(tx, desk, package.version, "it serves all requests", leave.verdict)
+
+
+def _later(tx: Tx, desk: Desk, package: gates.Package, leave: Leave) -> Released:
+    champion = queries.champion(tx, desk.name)
+    assert champion is not None
+    open_rollout(tx, desk, package.version, leave.cause, at_us=tx.now_us())
+    moves.reroute(tx, desk)
+    return _released(tx, desk, package.version, "it is in its own shadow, then canary", leave.verdict)
+
+
+def open_rollout(tx: Tx, desk: Desk, candidate: int, cause: int, *, at_us: int) -> Rollout:
+    """Put a version that has passed the gate at a moment on its way.
+
+    Raises:
+        Conflict: another one is on its way.
+    """
+    champion, going = queries.champion(tx, desk.name), queries.under_way(tx, desk.name)
+    if champion is None or going is not None:
+        raise Conflict(f"no roll-out can begin on {desk.name} now", code="deploy.busy", field="ref")
+    fresh = Rollout(
+        id=f"rollout_{desk.name}_{candidate}_{cause}",
+        endpoint=desk.name,
+        champion=champion,
+        candidate=candidate,
+        phase="shadow",
+        step=-1,
+        since_us=at_us,
+        next_us=None,
+        first_day=desk.calendar.day(at_us),
+        opened_us=at_us,
+        cause=cause,
+    )
+    begun = machine.open_rollout(fresh, desk.calendar)
+    queries.put_rollout(tx, begun)
+    return begun
+
+
+def shadow(space: Space, actor: str, ref: str) -> Released:
+    """Let a version go along in shadow, so that it collects paired days for the gate.
+
+    Raises:
+        Conflict: nothing is served yet.
+    """
+    desk, version = find(space, ref)
+    package = gates.package(space, version)
+
+    def act(tx: Tx) -> Released:
+        if queries.champion(tx, desk.name) is None:
+            raise Conflict(
+                f"{desk.name} serves nothing yet", code="deploy.nothing", field="ref", hint=f"lw deploy {version.ref}"
+            )
+        queries.put_training(tx, desk.name, version.number, package.trained_us, refit=False)
+        tx.execute(
+            "INSERT INTO shadows(endpoint, version) VALUES (?, ?) ON CONFLICT DO NOTHING", (desk.name, version.number)
+        )
+        data = {"endpoint": desk.name, "model": desk.spec.model, "version": version.number}
+        ledger.append(tx, actor, model.SHADOW_ADDED, desk.subject, data)
+        moves.reroute(tx, desk)
+        return _released(tx, desk, version.number, "it goes along in shadow", None)
+
+    return msgspec.structs.replace(space.write(act), workers=_apply(space))
+
+
+def rollback(space: Space, actor: str, endpoint: str) -> Released:
+    """Go back to the last version that served 100 %: a canary is stopped, else the champion before takes the place.
+
+    Raises:
+        NotFound: no such endpoint, or no version held the place before.
+    """
+
+    def act(tx: Tx) -> Released:
+        desk = desks.find(tx, endpoint)
+        going = queries.under_way(tx, endpoint)
+        if going is not None and machine.share(going, desk.recipe) > 0:
+            return _stop(tx, desk, going, actor)
+        return _back(tx, desk, actor)
+
+    return msgspec.structs.replace(space.write(act), workers=_apply(space))
+
+
+_ASKED = Verdict(outcome="pass", check="asked", reason="asked for by hand")
+
+
+def _stop(tx: Tx, desk: Desk, going: Rollout, actor: str) -> Released:
+    done = msgspec.structs.replace(going, phase="done", next_us=None, outcome="stopped")
+    move = machine.Move(kind="abort", rollout=done, verdict=_ASKED)
+    moves.apply(tx, desk, move, tx.now_us(), actor=actor)
+    return _released(tx, desk, going.champion, f"the canary of @{going.candidate} was stopped", move.verdict)
+
+
+def _back(tx: Tx, desk: Desk, actor: str) -> Released:
+    reigns = queries.reigns(tx, desk.name)
+    if not reigns:
+        raise NotFound(f"{desk.name} serves nothing yet", code="rollback.nothing", hint=f"lw deploy {desk.name}")
+    now_serving = reigns[-1].version
+    before = [r.version for r in reigns[:-1] if r.version != now_serving and r.ended != "rolled-back"]
+    if not before:
+        raise NotFound(
+            f"no version served all of {desk.name} before {desk.spec.model}@{now_serving}",
+            code="rollback.none",
+            hint=f"lw show {desk.name}",
+        )
+    now = tx.now_us()
+    watched = next((r for r in queries.open_rollouts(tx, desk.name) if r.phase == "watch"), None)
+    ended = Rollout(
+        id=f"rollback_{desk.name}_{now_serving}_{now}",
+        endpoint=desk.name,
+        champion=before[-1],
+        candidate=now_serving,
+        phase="done",
+        step=0,
+        since_us=now,
+        next_us=None,
+        first_day=desk.calendar.day(now),
+        opened_us=now,
+        cause=None if watched is None else watched.cause,
+        outcome="rolled-back",
+    )
+    moves.apply(tx, desk, machine.Move(kind="roll-back", rollout=ended, verdict=_ASKED), now, actor=actor)
+    return _released(tx, desk, before[-1], f"it took the place of @{now_serving}", _ASKED)
+
+
+def hold(space: Space, actor: str, endpoint: str, reason: str) -> Hold:
+    """Stop training, gate and promotion of an endpoint until the hold is lifted; a reason goes to the notes.
+
+    Raises:
+        Conflict: it is held already.
+    """
+
+    def act(tx: Tx) -> Hold:
+        desk = desks.find(tx, endpoint)
+        if any(h.kind == MANUAL for h in queries.holds(tx, endpoint)):
+            raise Conflict(
+                f"{endpoint} is held already", code="hold.held", field="endpoint", hint=f"lw hold {endpoint} --lift"
+            )
+        now = tx.now_us()
+        note = notes.put(tx, actor, reason)
+        tx.execute(
+            "INSERT INTO holds(endpoint, kind, actor, placed_us, note) VALUES (?, ?, ?, ?, ?)",
+            (endpoint, MANUAL, actor, now, note),
+        )
+        ledger.append(tx, actor, model.HOLD_PLACED, desk.subject, {"endpoint": endpoint, "hold": MANUAL, "note": note})
+        return Hold(endpoint=endpoint, kind=MANUAL, actor=actor, placed_us=now, note=note)
+
+    return space.write(act)
+
+
+def lift(space: Space, actor: str, endpoint: str) -> Hold:
+    """End the manual hold of an endpoint.
+
+    Raises:
+        Conflict: it is not held.
+    """
+
+    def act(tx: Tx) -> Hold:
+        desk = desks.find(tx, endpoint)
+        held = next((h for h in queries.holds(tx, endpoint) if h.kind == MANUAL), None)
+        if held is None:
+            raise Conflict(f"{endpoint} is not held", code="hold.none", field="endpoint")
+        tx.execute(
+            "UPDATE holds SET lifted_us = ? WHERE endpoint = ? AND kind = ? AND lifted_us IS NULL",
+            (tx.now_us(), endpoint, MANUAL),
+        )
+        ledger.append(tx, actor, model.HOLD_LIFTED, desk.subject, {"endpoint": endpoint, "hold": MANUAL})
+        return held
+
+    return space.write(act)
+
+
+def require_reason(reason: str | None) -> str:
+    """The reason of a hold.
+
+    Raises:
+        Invalid: there is none.
+    """
+    if not reason or not reason.strip():
+        raise Invalid("a hold needs a reason", code="hold.reason", field="reason", hint="--reason TEXT, or --lift")
+    return reason
+
+
+def _released(tx: Tx, desk: Desk, version: int, what: str, verdict: Verdict | None) -> Released:
+    told: dict[str, Any] | None = None if verdict is None else msgspec.to_builtins(verdict)
+    state = routes.state_of(routes.routes_in(tx, desk.name))
+    return Released(endpoint=desk.name, version=version, routes=state, what=what, workers=0, verdict=told)
+
+
+def _apply(space: Space) -> int:
+    """Publish the routes and wait for the workers; returns how many have them, 0 when no server runs."""
+    return publish.wait_applied(space, publish.publish(space))

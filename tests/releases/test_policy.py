@@ -1,0 +1,78 @@
+"""The settings of the warm recipe and of gates: read, checked, and refused by name."""
+
+import msgspec
+import pytest
+
+from loopwright.kernel.errors import Invalid
+from loopwright.kernel.times import DAY, HOUR
+from loopwright.releases.declare import better, default_gate, fast, floor, gate, known_in_time, warm
+from loopwright.releases.model import GateSpec
+from loopwright.releases.policy import WarmRecipe
+
+
+def test_warm_without_words_is_the_recipe() -> None:
+    assert warm() == WarmRecipe()
+    assert (warm().every_days, warm().close_minutes, warm().canary) == (7, 240, (0.05, 0.25, 1.0))
+
+
+def test_words_are_read() -> None:
+    made = warm(every="14d", block_close="05:30", canary=[0.1, 1], canary_step="6h", cooldown="3d", at_most="4 in 28d")
+    assert made.every_days == 14
+    assert made.close_minutes == 330
+    assert made.canary == (0.1, 1.0)
+    assert made.canary_step_us == 6 * HOUR
+    assert (made.cooldown_us, made.cap, made.cap_us) == (3 * DAY, 4, 28 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("field", "settings"),
+    [
+        ("every", {"every": "36h"}),
+        ("every", {"every": "0d"}),
+        ("block_close", {"block_close": "24:00"}),
+        ("block_close", {"block_close": "4"}),
+        ("canary", {"canary": (0.25, 0.05, 1)}),
+        ("canary", {"canary": (0.05, 0.25)}),
+        ("canary", {"canary": (0.0, 1.0)}),
+        ("canary_step", {"canary_step": "0h"}),
+        ("min_blocks", {"min_blocks": 8}),
+        ("min_gain", {"min_gain": 1.5}),
+        ("cover", {"cover": 0}),
+        ("alpha", {"alpha": 0.7}),
+        ("harm_limit", {"harm_limit": -0.05}),
+        ("rollback_min_blocks", {"rollback_min_blocks": 8}),
+        ("rollback_min_blocks", {"rollback_min_blocks": 1}),
+        ("cooldown", {"cooldown": "8d"}),
+        ("at_most", {"at_most": "3 in 28d"}),
+        ("at_most", {"at_most": "weekly"}),
+        ("speed", {"speed": 3}),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(field: str, settings: dict[str, object]) -> None:
+    with pytest.raises(Invalid) as caught:
+        warm(**settings)  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_a_gate_survives_its_own_encoding() -> None:
+    made = gate(floor("auc", 0.68, holdout="31d"), better("log_loss", by=0.01), known_in_time(), fast(limit="50ms"))
+    assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(made))), GateSpec) == made
+    assert len(default_gate().checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("metric", lambda: floor("f1", 0.5)),
+        ("metric", lambda: better("auc")),
+        ("by", lambda: better("log_loss", by=3)),
+        ("limit", lambda: fast("0ms")),
+        ("gate", lambda: gate(fast(), fast("1ms"))),
+        ("gate", lambda: gate("fast")),
+        ("holdout", lambda: floor("auc", 0.5, holdout="1h")),
+    ],
+)
+def test_a_wrong_gate_is_refused_by_name(field: str, make: object) -> None:
+    with pytest.raises(Invalid) as caught:
+        make()  # type: ignore[operator]
+    assert caught.value.field == field
