@@ -3,6 +3,7 @@
 Alone knows every room; rooms are imported when asked for, so that a command loads only what it needs.
 """
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loopwright.kernel import settings as config
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.op import Op, Progress
+from loopwright.store import ledger
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -64,15 +66,7 @@ JobHandler = Callable[["Space", dict[str, Any], Progress], dict[str, Any]]
 
 
 def _module(name: str) -> Any:
-    try:
-        return import_module(f"loopwright.{name}")
-    except ModuleNotFoundError as e:  # TEMPORARY until all rooms stand
-        if "loopwright" not in str(e):
-            raise
-        from unittest.mock import MagicMock
-        m = MagicMock()
-        m.MIGRATIONS, m.EVENTS, m.OPS, m.JOBS = [], [], [], {}
-        return m
+    return import_module(f"loopwright.{name}")
 
 
 @cache
@@ -102,12 +96,18 @@ def jobs() -> dict[str, JobHandler]:
 @cache
 def plug() -> None:
     """Connect the rooms above to the ports of the rooms below, once a process."""
-    import contextlib  # TEMPORARY
+    _module("data.logged").set_log_reader(_module("serving.predictions").LOG_READER)
+    hooks = _module("pipelines.hooks")
+    hooks.on_finish("model", _module("models.service").register_output)
+    hooks.set_code(lambda space: _module("project.service").stored_code(space))
+    work = _module("releases.work")
+    work.set_step_finder(lambda space, endpoint: _module("project.entry").step_of(space, endpoint))
+    work.set_submit(_do_here)
 
-    with contextlib.suppress(AttributeError):
-        _module("data.logged").set_log_reader(_module("serving.predictions").LOG_READER)
-    with contextlib.suppress(AttributeError):
-        _module("pipelines.hooks").on_finish("model", _module("models.service").register_output)
+
+def _do_here(space: "Space", action_id: str) -> None:
+    with spaces.bound(space, job=True):
+        _module("faces.jobs").here(sys.modules[__name__])(space, action_id)
 
 
 def open(root: Path | None = None, *, create: bool = False) -> "Space":
@@ -134,3 +134,4 @@ def init(root: Path, settings: config.Settings | None = None) -> "Space":
 
 
 spaces.set_opener(open)
+ledger.set_kinds(events)

@@ -63,6 +63,12 @@ def declare(tx: Tx, actor: str, spec: EndpointSpec, *, cause: int | None = None)
     return True
 
 
+def declared(tx: Tx, spec: EndpointSpec) -> bool:
+    """Whether an endpoint is declared in just this way."""
+    row = tx.one("SELECT spec FROM endpoints WHERE name = ?", (spec.name,))
+    return row is not None and row["spec"] == msgspec.json.encode(spec, order="deterministic").decode()
+
+
 def endpoint(space: Space, name: str) -> EndpointSpec:
     """What is declared of an endpoint.
 

@@ -1,12 +1,36 @@
 """The ledger: append-only events, written in the transaction of the state that they tell of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from loopwright.kernel import event as events
 from loopwright.kernel.event import Event, EventKind
 from loopwright.store.database import Row, Tx
+
+_kinds: Callable[[], Mapping[str, EventKind]] = dict
+
+
+def set_kinds(kinds: Callable[[], Mapping[str, EventKind]]) -> None:
+    """Say where the event kinds of all rooms are to be had; asked only when a sentence is wanted."""
+    global _kinds
+    _kinds = kinds
+
+
+def kind_of(event: Event) -> EventKind | None:
+    """The kind of an event, when a room publishes it."""
+    return _kinds().get(event.kind)
+
+
+def sentence(event: Event) -> str:
+    """The event as a sentence that a person reads."""
+    return events.sentence(kind_of(event), event)
+
+
+def decision_kinds() -> list[str]:
+    """The kinds that their rooms mark as decisions, in order."""
+    return sorted(name for name, kind in _kinds().items() if kind.decision)
 
 
 def append(

@@ -1,0 +1,45 @@
+"""Op rows of lineage: show, log, trace, events."""
+
+from loopwright.kernel.op import Op
+from loopwright.lineage import text
+from loopwright.lineage.events import events
+from loopwright.lineage.show import log, show
+from loopwright.lineage.trace import trace
+
+OPS = [
+    Op(
+        fn=show,
+        http="GET /api/v1/show",
+        action="names.read",
+        cli="show",
+        positional=("ref",),
+        schema="lw.show/1",
+        render=text.of_shown,
+    ),
+    Op(
+        fn=log,
+        http="GET /api/v1/log",
+        action="events.read",
+        cli="log",
+        positional=("ref",),
+        schema="lw.log/1",
+        render=text.of_lines,
+    ),
+    Op(
+        fn=trace,
+        http="GET /api/v1/trace/{prediction}",
+        action="predictions.read",
+        cli="trace",
+        positional=("prediction",),
+        schema="lw.trace/1",
+        render=text.of_trace,
+    ),
+    Op(
+        fn=events,
+        http="GET /api/v1/events",
+        action="events.read",
+        cli="events",
+        schema="lw.events/1",
+        render=text.of_lines,
+    ),
+]

@@ -1,0 +1,132 @@
+"""lw.run and `lw run`: accept the project, run a step and what leads to it, and say what happened."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loopwright.access.service import local_actor
+from loopwright.kernel.errors import NotFound
+from loopwright.pipelines import service as pipelines
+from loopwright.pipelines.model import Outcome
+from loopwright.pipelines.step import Step
+from loopwright.project import entry, service
+from loopwright.project.declare import ENDPOINTS
+from loopwright.store import space as spaces
+from loopwright.store.space import Space
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """What running a step came to.
+
+    Args:
+        versions: addresses of the versions that stand for its result.
+        cached: whether the result was found, so that nothing had to run.
+        took_s: seconds of the run that made it.
+    """
+
+    step: str
+    run: str
+    cached: bool
+    versions: list[str]
+    metrics: dict[str, float]
+    took_s: float
+    next: str | None = None
+
+
+def run(step: "Step[..., Any]", *, root: str | Path | None = None, **params: Any) -> Any:
+    """Run a step and all that leads to it, or find its result; `python FILE` and `lw run` do the same.
+
+    Args:
+        root: the folder of the Space, made when it is not there; by default the project's.
+        params: parameters of the steps, by name.
+
+    Returns:
+        The step's result.
+
+    Raises:
+        NotFound: there is no project here and no `root` is given.
+        StepFailed: a step's own code raised.
+    """
+    file = sys.modules[step.fn.__module__].__file__ if step.fn.__module__ in sys.modules else None
+    if root is not None:
+        space = spaces.open_at(Path(root), create=True)
+    elif file is not None:
+        space = spaces.open_at(spaces.find_root(Path(file).parent), create=True)
+    else:
+        space = spaces.current()
+    spaces.bind(space)
+    outcome = execute(space, local_actor(), step, params, None if file is None else Path(file))
+    print(text(summary(step, outcome)), file=sys.stderr)
+    return outcome.result
+
+
+def execute(space: Space, actor: str, step: "Step[..., Any]", params: dict[str, Any], file: Path | None) -> Outcome:
+    """Accept the project when its file declares endpoints, then run the step."""
+    if file is not None and ENDPOINTS:
+        service.accept(space, actor, file)
+    return pipelines.run_step(space, actor, step, params)
+
+
+def run_target(space: Space, actor: str, *, target: str | None = None, params: dict[str, Any] | None = None) -> Ran:
+    """Run a step of the project file, by default the one that trains the endpoint's model.
+
+    Args:
+        target: the step's name; may be left out when the project declares one endpoint or has one last step.
+        params: parameters of the steps, such as `-p seed=8` or `-p table.until=2013-04-01`.
+
+    Raises:
+        NotFound: there is no such step.
+    """
+    path = entry.entry_path(space)
+    spaces.bind(space)
+    module = entry.load(path)
+    step = _target(module, target)
+    return summary(step, execute(space, actor, step, params or {}, path))
+
+
+def _target(module: Any, target: str | None) -> "Step[..., Any]":
+    steps = {value.name: value for value in vars(module).values() if isinstance(value, Step)}
+    if target is None and ENDPOINTS:
+        wanted: Step[..., Any] = next(iter(ENDPOINTS.values())).model
+        return wanted
+    if target is None:
+        fed = {upstream.name for step in steps.values() for upstream in step.inputs.values()}
+        last = [step for name, step in steps.items() if name not in fed]
+        if len(last) == 1:
+            return last[0]
+        raise NotFound("say which step to run", code="step.unnamed", field="target", hint=_hint(steps))
+    if target not in steps:
+        raise NotFound(f"the project has no step {target!r}", code="step.missing", field="target", hint=_hint(steps))
+    return steps[target]
+
+
+def _hint(steps: dict[str, Any]) -> str:
+    return f"lw run {'|'.join(sorted(steps))}" if steps else "mark a function with @lw.step"
+
+
+def summary(step: "Step[..., Any]", outcome: Outcome) -> Ran:
+    """The figures of an outcome, and the next command."""
+    run = outcome.run
+    following = [name for name, declared in ENDPOINTS.items() if declared.model is step]
+    return Ran(
+        step=step.name,
+        run=run.id,
+        cached=outcome.cached,
+        versions=run.versions,
+        metrics=run.metrics,
+        took_s=round((run.took_us or 0) / 1e6, 3),
+        next=f"lw check {following[0]}, then lw deploy {following[0]}" if following else None,
+    )
+
+
+def text(ran: Ran) -> str:
+    """What happened, in two lines."""
+    how = f"found again, made by {ran.run}" if ran.cached else f"ran as {ran.run} in {ran.took_s:.1f} s"
+    made = f" -> {', '.join(ran.versions)}" if ran.versions else ""
+    figures = "".join(f"  {name} {value:g}" for name, value in ran.metrics.items())
+    lines = [f"{ran.step}: {how}{made}{figures}"]
+    if ran.next:
+        lines.append(f"next: {ran.next}")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""status: one screen that says where the Space stands."""
+
+import fcntl
+import os
+from typing import Any
+
+import msgspec
+
+from loopwright.artifacts import names
+from loopwright.kernel.errors import NotFound
+from loopwright.kernel.times import format_time
+from loopwright.monitors import queries as monitors
+from loopwright.project import service
+from loopwright.releases import queries as releases
+from loopwright.serving import routes
+from loopwright.store.space import Space
+
+
+class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint: what answers, what is beside it, and what stands in the way."""
+
+    name: str
+    routes: str
+    shadows: list[int]
+    held: bool
+    alarms: list[str]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the Space stands."""
+
+    root: str
+    clock: str
+    now: str
+    server: dict[str, Any] | None
+    project: str | None
+    names: dict[str, int]
+    endpoints: list[EndpointStatus]
+
+
+def status(space: Space, actor: str) -> Status:
+    """Say where the project stands: clock, server, versions, endpoints, alarms."""
+    try:
+        project: str | None = service.accepted(space).entry
+    except NotFound:
+        project = None
+    newest = {name: names.newest(space, name) for name, _ in names.all_names(space)}
+    return Status(
+        root=str(space.root),
+        clock=space.clock.mode,
+        now=format_time(space.clock.now_us()),
+        server=running(space),
+        project=project,
+        names={name: version.number for name, version in newest.items() if version is not None},
+        endpoints=[_endpoint(space, spec.name) for spec in routes.endpoints(space)],
+    )
+
+
+def running(space: Space) -> dict[str, Any] | None:
+    """Where the server of this Space answers, when one holds its lock."""
+    folder = space.home / "run"
+    try:
+        lock = os.open(folder / "up.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(lock)
+    try:
+        found: dict[str, Any] = msgspec.json.decode((folder / "up.json").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return found
+
+
+def _endpoint(space: Space, name: str) -> EndpointStatus:
+    current = routes.current(space, name)
+    with space.read() as tx:
+        held = bool(releases.holds(tx, name))
+        alarms = [alarm.reason for alarm in monitors.alarms(tx, name, still_open=True)]
+    return EndpointStatus(
+        name=name,
+        routes=routes.state_of(current) or "nothing is deployed",
+        shadows=[route.version for route in current if route.role == "shadow"],
+        held=held,
+        alarms=alarms,
+    )
+
+
+def text(found: Status) -> str:
+    """The status on one screen, with the next command."""
+    where = f"runs at {found.server.get('control_url')}" if found.server else "does not run: lw up"
+    lines = [
+        f"{found.root}  on the {found.clock} clock, {found.now}",
+        f"project   {found.project or 'none accepted yet: lw run'}",
+        f"server    {where}",
+        "versions  " + (", ".join(f"{name}@{number}" for name, number in found.names.items()) or "none: lw add PATH"),
+    ]
+    for endpoint in found.endpoints:
+        shadows = f", in shadow {', '.join(f'v{n}' for n in endpoint.shadows)}" if endpoint.shadows else ""
+        held = ", HELD" if endpoint.held else ""
+        lines.append(f"endpoint  {endpoint.name}: {endpoint.routes}{shadows}{held}")
+        lines += [f"  ALARM   {reason}" for reason in endpoint.alarms]
+    return "\n".join(lines)
