@@ -32,6 +32,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         declared: fingerprints of the declared objects that were reached, by `kind:name`.
         imports: top-level modules that the reached files import.
         edited: files that have changed since Python read them; what runs is then not what lies there.
+        files: path and text of each file that was reached, as Python read it.
     """
 
     digest: str
@@ -39,12 +40,18 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     declared: dict[str, Any]
     imports: tuple[str, ...]
     edited: tuple[str, ...]
+    files: tuple[tuple[str, bytes], ...] = ()
 
 
 def trace(step: Step[..., Any], declare: Declare) -> Fingerprint:
     """Fingerprint a step; `declare` gives the fingerprint of a declared object."""
     tracer = Tracer(step.fn, declare)
     tracer.function(step.fn, root=True)
+    return finished(tracer)
+
+
+def finished(tracer: "Tracer") -> Fingerprint:
+    """The fingerprint of all that a tracer has reached."""
     parts = {label: canonical.digest(content) for label, content in tracer.entries.items()}
     reached = tracer.reached.values()
     return Fingerprint(
@@ -53,6 +60,7 @@ def trace(step: Step[..., Any], declare: Declare) -> Fingerprint:
         declared=tracer.declared,
         imports=tuple(sorted({module for source in reached for module in source.imports})),
         edited=tuple(sorted(source.label for source in reached if SOURCES.edited(source))),
+        files=tuple(sorted((source.path, source.text) for source in reached)),
     )
 
 

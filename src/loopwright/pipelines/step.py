@@ -5,6 +5,7 @@ A parameter whose default is another step is wired to it. Knows no Space.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 import msgspec
@@ -100,6 +101,12 @@ class Step(Generic[P, R]):
         }
 
     @property
+    def positional(self) -> tuple[str, ...]:
+        """The parameters that can be given by position."""
+        code: CodeType = self._plain.__code__
+        return code.co_varnames[: code.co_argcount]
+
+    @property
     def inputs(self) -> "dict[str, Step[..., Any]]":
         """The steps that feed this one, by parameter."""
         return {p.name: p.default for p in self.parameters.values() if p.wired}
@@ -127,14 +134,21 @@ def _make(fn: Callable[P, R], *, name: str | None) -> Step[P, R]:
     return Step(fn, name)
 
 
-def chain(step: Step[..., Any]) -> list[Step[..., Any]]:
+def chain(step: Step[..., Any], replaced: Mapping[str, Any] | None = None) -> list[Step[..., Any]]:
     """The steps that lead to a step and the step itself, each once, in the order in which they run.
+
+    Args:
+        replaced: what is given for wired parameters of the step itself, instead of the steps that they are wired to.
 
     Raises:
         Invalid: two steps of the chain have one name.
     """
     found: list[Step[..., Any]] = []
-    _walk(step, found)
+    for name, upstream in step.inputs.items():
+        given = (replaced or {}).get(name, upstream)
+        if isinstance(given, Step):
+            _walk(given, found)
+    found.append(step)
     names = [s.name for s in found]
     for name in names:
         if names.count(name) > 1:
@@ -159,23 +173,27 @@ def parse_params(step: Step[..., Any], texts: Sequence[str]) -> dict[str, Any]:
         Invalid: a text has no `=`, names no parameter, or its value is not of the parameter's type.
     """
     params: dict[str, Any] = {}
+    steps = chain(step)
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise Invalid(f"{text!r} is not of the form name=value", code="param.form", field="-p", hint="-p seed=8")
-        params[name] = _read(takers(step, name)[0][1], value)
+        params[name] = _read(takers(steps, name)[0][1], value)
     return params
 
 
-def takers(step: Step[..., Any], name: str) -> list[tuple[Step[..., Any], Parameter]]:
+def takers(steps: Sequence[Step[..., Any]], name: str) -> list[tuple[Step[..., Any], Parameter]]:
     """The steps of a chain that take a parameter, and the parameter: `seed`, or `table.seed` for one step's alone.
 
     Raises:
         Invalid: none takes it.
     """
-    steps = chain(step)
     owner, _, own = name.rpartition(".")
-    found = [(s, s.parameters[own]) for s in reversed(steps) if own in s.parameters and owner in ("", s.name)]
+    found = [
+        (s, s.parameters[own])
+        for s in reversed(steps)
+        if own in s.parameters and owner in ("", s.name) and (s is steps[-1] or own not in s.inputs)
+    ]
     if not found:
         known = sorted({p for s in steps for p in s.parameters if p not in s.inputs})
         near = _nearest(own, known)

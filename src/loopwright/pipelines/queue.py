@@ -1,0 +1,158 @@
+"""The durable queue of jobs: a row a job, unique by its action, claimed by one process at a time.
+
+The job server holds a lock, so there are no leases: what it finds running when it starts was cut off, and runs again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from loopwright.kernel.clock import machine_us
+from loopwright.kernel.errors import Conflict, Invalid
+from loopwright.kernel.ids import new_id
+from loopwright.pipelines.model import Job, JobState
+from loopwright.store.database import Row, Tx
+from loopwright.store.space import Space
+
+MAX_RETRIES = 2
+MIGRATIONS = [
+    """
+    CREATE TABLE jobs(
+      seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, action_id TEXT NOT NULL UNIQUE,
+      kind TEXT NOT NULL, args TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL, result TEXT, error TEXT,
+      cause BIGINT, queued_us BIGINT NOT NULL, started_us BIGINT, finished_us BIGINT);
+    CREATE INDEX jobs_state ON jobs(state, seq);
+    CREATE TABLE step_cache(run_key TEXT PRIMARY KEY, run TEXT NOT NULL);
+    CREATE TABLE step_actions(action_id TEXT PRIMARY KEY, run TEXT NOT NULL)
+    """,
+]
+
+
+def enqueue(tx: Tx, action_id: str, kind: str, args: dict[str, Any], *, cause: int | None = None) -> str:
+    """Put a job into the queue and return its id; an action that is known already keeps the job that it has.
+
+    Raises:
+        Conflict: the action is known and asked for something else.
+        Invalid: the arguments are no JSON.
+    """
+    if not action_id:
+        raise Invalid("a job needs the id of its action", code="job.action", field="action_id")
+    text = _text(args)
+    tx.execute(
+        "INSERT INTO jobs(id, action_id, kind, args, state, attempt, cause, queued_us)"
+        " VALUES (?, ?, ?, ?, 'queued', 0, ?, ?) ON CONFLICT (action_id) DO NOTHING",
+        (new_id("job"), action_id, kind, text, cause, machine_us()),
+    )
+    row = tx.one("SELECT id, kind, args FROM jobs WHERE action_id = ?", (action_id,))
+    assert row is not None
+    if row["kind"] != kind or row["args"] != text:
+        raise Conflict(
+            f"the action {action_id} is known and asked for another {row['kind']}", code="job.differs", field="args"
+        )
+    return str(row["id"])
+
+
+def claim(space: Space) -> Job | None:
+    """Take the oldest job that waits, or None; it is the caller's until it is finished or given back."""
+    with space.read() as tx:
+        if tx.one("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1") is None:
+            return None
+
+    def take(tx: Tx) -> Job | None:
+        row = tx.one(
+            "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ? WHERE seq ="
+            " (SELECT MIN(seq) FROM jobs WHERE state = 'queued') RETURNING *",
+            (machine_us(),),
+        )
+        return None if row is None else _job(row)
+
+    return space.write(take)
+
+
+def finish(
+    space: Space, job: Job, result: dict[str, Any] | None = None, error: str | None = None, *, final: bool = False
+) -> Job:
+    """Say how an attempt ended: with a result, or with an error, after which the job waits again, at most twice.
+
+    Args:
+        final: whether trying again is of no use.
+
+    Raises:
+        Conflict: the attempt is not the job's current one.
+    """
+    again = error is not None and not final and job.attempt <= MAX_RETRIES
+    state: JobState = "queued" if again else "finished" if error is None else "failed"
+
+    def end(tx: Tx) -> Job:
+        row = tx.one(
+            "UPDATE jobs SET state = ?, result = ?, error = ?, finished_us = ?"
+            " WHERE id = ? AND state = 'running' AND attempt = ? RETURNING *",
+            (state, None if result is None else _text(result), error, machine_us(), job.id, job.attempt),
+        )
+        if row is None:
+            raise Conflict(
+                f"attempt {job.attempt} of job {job.id} is not under way any more", code="job.stale", field="attempt"
+            )
+        return _job(row)
+
+    return space.write(end)
+
+
+def get(space: Space, action_id: str) -> Job | None:
+    """The job of an action, or None."""
+    with space.read() as tx:
+        row = tx.one("SELECT * FROM jobs WHERE action_id = ?", (action_id,))
+    return None if row is None else _job(row)
+
+
+def listed(space: Space, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+    """Jobs, newest first; of one state when asked."""
+    with space.read() as tx:
+        rows = tx.query("SELECT * FROM jobs WHERE state = COALESCE(?, state) ORDER BY seq DESC LIMIT ?", (state, limit))
+    return [_job(row) for row in rows]
+
+
+def requeue_running(space: Space) -> list[str]:
+    """Let the jobs that were cut off wait again, or fail those that were cut off too often; returns their ids.
+
+    Only for the job server, at its start: nothing may be under way.
+    """
+
+    def back(tx: Tx) -> list[str]:
+        rows = tx.query(
+            "UPDATE jobs SET state = CASE WHEN attempt <= ? THEN 'queued' ELSE 'failed' END,"
+            " error = CASE WHEN attempt <= ? THEN NULL ELSE ? END, finished_us = ?"
+            " WHERE state = 'running' RETURNING id",
+            (MAX_RETRIES, MAX_RETRIES, f"the process ended {MAX_RETRIES + 1} times while it ran", machine_us()),
+        )
+        return [str(row["id"]) for row in rows]
+
+    with space.read() as tx:
+        if tx.one("SELECT 1 FROM jobs WHERE state = 'running' LIMIT 1") is None:
+            return []
+    return space.write(back)
+
+
+def _text(value: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(value, order="deterministic").decode()
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"a job's arguments and result are JSON: {error}", code="job.form", field="args") from None
+
+
+def _job(row: Row) -> Job:
+    return Job(
+        id=row["id"],
+        action_id=row["action_id"],
+        kind=row["kind"],
+        args=msgspec.json.decode(row["args"]),
+        state=row["state"],
+        attempt=row["attempt"],
+        result=None if row["result"] is None else msgspec.json.decode(row["result"]),
+        error=row["error"],
+        cause=row["cause"],
+        queued_us=row["queued_us"],
+        started_us=row["started_us"],
+        finished_us=row["finished_us"],
+    )
