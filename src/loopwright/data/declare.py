@@ -239,7 +239,7 @@ def _validate(spec: FeaturesSpec) -> None:
     seen: set[str] = set()
     for out in spec.outputs:
         if out in RESERVED or out in seen or out.startswith("_") or '"' in out:
-            why = "is used twice" if out in seen else f"is reserved ({', '.join(RESERVED)}, and names with _ in front)"
+            why = "is used twice" if out in seen else f"is reserved ({', '.join(RESERVED)}, names with _ in front)"
             raise Invalid(f"{spec.name}: the feature name {out} {why}", code="features.name", field=out)
         seen.add(out)
     named: dict[str, DataSpec] = {}

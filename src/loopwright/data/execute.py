@@ -1,7 +1,7 @@
 """The offline executor: a declaration of features as DuckDB SQL, each row as it could be known when asked.
 
-The same bytes give the same table, to the last bit: one thread, every order total, sums of fractions kept as scaled
-128-bit integers, so that no sum depends on the order of its terms.
+The same bytes give the same table, to the last bit: one thread, every order total, and sums of fractions taken over
+two scaled 128-bit integers a value, so that no sum depends on the order of its terms or on its neighbours.
 """
 
 import math
@@ -31,7 +31,8 @@ from loopwright.store.space import Space
 
 LATE_SHARE = 0.01
 FOREVER_US = 1 << 62
-_BITS = 96  # a scaled value; 2^31 of them still fit into 127
+_BITS = 96  # of a scaled value's whole part, and as many of the rest; 2^31 of them still fit into 127
+_REST = 2.0**_BITS
 _I, _ID, _AT, _KNOWN, _TIME, _ROW = ('"lw.i"', '"lw.id"', '"lw.at"', '"lw.known"', '"lw.time"', '"lw.row"')
 
 
@@ -86,6 +87,8 @@ class Executor:
         for number, source in enumerate(spec.sources):
             self._sources[source.name] = self.open(source, f"lw.source.{number}", self._needs(source))
         self._base = self._sources[spec.base.name]
+        for join in spec.joins:
+            self._match(join)
 
     def open(self, source: DataSpec, table: str, needs: Sequence[str], version: Version | None = None) -> Opened:
         """Read the columns that are needed of a source's version in use into a table.
@@ -101,6 +104,19 @@ class Executor:
             opened.column(name)
         sources.load(self.con, table, service.reading(self._space, version), needs)
         return opened
+
+    def _match(self, join: Join) -> None:
+        """Go on only when the columns that a join compares are of one kind."""
+        source = self._sources[join.source.name]
+        for ours, theirs in join.on:
+            mine, other = self._base.column(ours), source.column(theirs)
+            if mine.kind != other.kind or mine.kind == "other":
+                raise Invalid(
+                    f"{self.spec.base.name}.{ours} ({mine.type}) cannot be matched with"
+                    f" {source.spec.name}.{theirs} ({other.type})",
+                    code="features.on-type",
+                    field=ours,
+                )
 
     def _needs(self, source: DataSpec) -> list[str]:
         """The columns of a source that the declaration uses."""
@@ -165,10 +181,9 @@ class Executor:
         """The base's own columns and the expressions over them, as select items."""
         items = []
         for name in self.spec.columns:
-            items.append((sql.ident(name), self._base.column(name).type, name))
+            items.append((f"base.{sql.ident(name)}", self._base.column(name).type, name))
         for out, text in self.spec.derive:
-            for name in expressions.columns_of(text, f"derive.{out}"):
-                self._base.column(name)
+            text = expressions.quoted(text, f"derive.{out}", "base.")
             with sources.told(f"derive.{out} does not fit the columns of {self.spec.base.name}", f"derive.{out}"):
                 (found,) = sources.schema(self.con, f"SELECT ({text}) AS x FROM base")
             items.append((f"({text})", found.type, out))
@@ -185,10 +200,9 @@ class Executor:
         for join in self.spec.joins:
             if isinstance(join, Lookup) and join.source.known_column is not None:
                 source = self._sources[join.source.name]
-                on = " AND ".join(f"base.{sql.ident(ours)} = s.{sql.ident(ours)}" for ours, _ in join.on)
                 first = f"SELECT {_keys(join.on)}, min({source.known()}) AS {_KNOWN} FROM {source.table} GROUP BY ALL"
                 late, rows, lag = self._late(
-                    f"SELECT s.{_KNOWN} - base.{_AT} AS lag FROM base JOIN ({first}) s ON {on}"
+                    f"SELECT s.{_KNOWN} - base.{_AT} AS lag FROM base JOIN ({first}) s ON {_equal(join.on)}"
                 )
                 out += [self._lateness(join.source, theirs, late, rows, lag) for _, theirs in join.columns]
         return out
@@ -225,15 +239,6 @@ class Executor:
 
     def _join(self, number: int, join: Join, span: Span) -> None:
         source = self._sources[join.source.name]
-        for ours, theirs in join.on:
-            mine, other = self._base.column(ours), source.column(theirs)
-            if mine.kind != other.kind or mine.kind == "other":
-                raise Invalid(
-                    f"{self.spec.base.name}.{ours} ({mine.type}) cannot be matched with"
-                    f" {source.spec.name}.{theirs} ({other.type})",
-                    code="features.on-type",
-                    field=ours,
-                )
         if isinstance(join, Window):
             query = self._window(join, source, span)
         elif isinstance(join, Lookup) and source.spec.known_column is None:
@@ -259,9 +264,9 @@ class Executor:
         """
         known, spec = source.known(), source.spec
         time = known if spec.time is None else source.moment(spec.time)
-        keys = ", ".join(_held(ours) for ours, _ in join.on)
+        keys = ", ".join(_key(ours) for ours, _ in join.on)
         facts = (
-            f"SELECT {_keys(join.on, held=True)}, {known} AS {_KNOWN}, {time} AS {_TIME},"
+            f"SELECT {_keys(join.on)}, {known} AS {_KNOWN}, {time} AS {_TIME},"
             f" greatest({known}, {time}) AS {_AT}, rowid AS {_ROW}, {self._taken(join.columns, source)}"
             f" FROM {source.table} WHERE {_whole(join.on)} AND {known} < {span.known_before_us} AND {time} IS NOT NULL"
             f" AND greatest({known}, {time}) < {span.until_us}"
@@ -281,7 +286,7 @@ class Executor:
             (f"CASE WHEN {fresh} THEN s.{_held(out)} END" if fresh else f"s.{_held(out)}") + f" AS {sql.ident(out)}"
             for out, _ in join.columns
         )
-        on = " AND ".join(f"base.{sql.ident(ours)} = s.{_held(ours)}" for ours, _ in join.on)
+        on = _equal(join.on)
         return f"SELECT base.{_I}, {outs} FROM base ASOF LEFT JOIN ({rising}) s ON {on} AND base.{_AT} >= s.{_AT}"
 
     def _window(self, join: Window, source: Opened, span: Span) -> str:
@@ -295,19 +300,23 @@ class Executor:
             facts_items.append(f"{there} IS NOT NULL AS n{place}")
             base_items.append(f"false AS n{place}")
             if name in scales:
-                facts_items += [f"{there} AS x{place}", f"CAST({there} * {scales[name]!r} AS HUGEINT) AS h{place}"]
+                whole = f"trunc({there} * {scales[name]!r})"
+                rest = f"({there} * {scales[name]!r} - {whole}) * {_REST!r}"
+                facts_items += [f"{there} AS x{place}", f"CAST({whole} AS HUGEINT) AS h{place}"]
+                facts_items.append(f"CAST({rest} AS HUGEINT) AS r{place}")
                 base_items += [f"CAST(NULL AS DOUBLE) AS x{place}", f"CAST(NULL AS HUGEINT) AS h{place}"]
+                base_items.append(f"CAST(NULL AS HUGEINT) AS r{place}")
         for output in join.outputs:
             made = _aggregate(output.how, columns.index(output.column), scales.get(output.column, 1.0))
             outs.append(f"{made} AS {sql.ident(output.out)}")
-        keys = ", ".join(_held(ours) for ours, _ in join.on)
+        keys = ", ".join(_key(ours) for ours, _ in join.on)
         known = source.known()
         facts = (
-            f"SELECT NULL AS {_I}, {known} AS {_AT}, {_keys(join.on, held=True)}, {', '.join(facts_items)}"
+            f"SELECT NULL AS {_I}, {known} AS {_AT}, {_keys(join.on)}, {', '.join(facts_items)}"
             f" FROM {source.table} WHERE {_whole(join.on)} AND {known} < {span.known_before_us}"
             f" AND {known} > {max(span.since_us - join.last_us, -FOREVER_US)} AND {known} < {span.until_us}"
         )
-        ours = ", ".join(f"{sql.ident(name)} AS {_held(name)}" for name, _ in join.on)
+        ours = ", ".join(f"{sql.ident(name)} AS {_key(name)}" for name, _ in join.on)
         asked = f"SELECT {_I}, {_AT}, {ours}, {', '.join(base_items)} FROM base"
         return (
             f"SELECT {_I}, {', '.join(outs)} FROM ({asked} UNION ALL {facts}) WINDOW w AS (PARTITION BY {keys}"
@@ -342,7 +351,9 @@ def _aggregate(how: str, place: int, scale: float) -> str:
         return f"CAST({count} AS DOUBLE)"
     if how in ("min", "max"):
         return f"{how}(x{place}) OVER w"
-    total = f"CAST(sum(h{place}) OVER w AS DOUBLE) / {scale!r}"
+    total = f"CAST(sum(h{place}) OVER w AS DOUBLE)"
+    if scale != 1.0:
+        total = f"({total} + CAST(sum(r{place}) OVER w AS DOUBLE) / {_REST!r}) / {scale!r}"
     return total if how == "sum" else f"{total} / nullif({count}, 0)"
 
 
@@ -365,12 +376,18 @@ def _value(expression: str, kind: str, out: str) -> str:
     )
 
 
+def _key(name: str) -> str:
+    """The key of a fact, under a name that no column has."""
+    return sql.ident(f"lw.key.{name}")
+
+
 def _held(name: str) -> str:
-    return sql.ident(f"lw.{name}")
+    """The value of a fact, likewise."""
+    return sql.ident(f"lw.value.{name}")
 
 
-def _keys(on: Pairs, *, held: bool = False) -> str:
-    return ", ".join(f"{sql.ident(theirs)} AS {_held(ours) if held else sql.ident(ours)}" for ours, theirs in on)
+def _keys(on: Pairs) -> str:
+    return ", ".join(f"{sql.ident(theirs)} AS {_key(ours)}" for ours, theirs in on)
 
 
 def _theirs(on: Pairs) -> str:
@@ -382,7 +399,7 @@ def _whole(on: Pairs) -> str:
 
 
 def _equal(on: Pairs) -> str:
-    return " AND ".join(f"base.{sql.ident(ours)} = s.{sql.ident(ours)}" for ours, _ in on)
+    return " AND ".join(f"base.{sql.ident(ours)} = s.{_key(ours)}" for ours, _ in on)
 
 
 def _about(span_us: int) -> str:

@@ -5,6 +5,7 @@ An allow-list: what is not known to be harmless (a query, a function that reads 
 
 import re
 
+from loopwright.data.sql import ident
 from loopwright.kernel.errors import Invalid
 
 _TOKEN = re.compile(
@@ -35,30 +36,52 @@ def columns_of(expression: str, field: str) -> tuple[str, ...]:
     Raises:
         Invalid: it is empty, or holds something that is not allowed; the message names it.
     """
+    return tuple(dict.fromkeys(column for _, column in _read(expression, field) if column is not None))
+
+
+def quoted(expression: str, field: str, table: str) -> str:
+    """The expression with its columns as `table`'s and quoted, so that one may have the name of a word of SQL.
+
+    Raises:
+        Invalid: as `columns_of`.
+    """
+    return " ".join(text if column is None else table + ident(column) for text, column in _read(expression, field))
+
+
+def _read(expression: str, field: str) -> list[tuple[str, str | None]]:
+    """The tokens, each with the column that it names, if it names one."""
     tokens = _tokens(expression, field) if isinstance(expression, str) else []
     if not tokens:
         raise Invalid(f"{field} must be an expression, not {expression!r}", code="expression.empty", field=field)
-    found: dict[str, None] = {}
+    out: list[tuple[str, str | None]] = []
     for place, (kind, text) in enumerate(tokens):
-        after = tokens[place + 1][1] if place + 1 < len(tokens) else ""
+        after_kind, after = tokens[place + 1] if place + 1 < len(tokens) else ("", "")
         before = tokens[place - 1][1].lower() if place else ""
+        column = None
         if kind == "quoted":
             if after == "(":
                 raise _refused(field, f"{text}(")
-            found[text[1:-1].replace('""', '"')] = None
-        elif kind == "word":
-            _word(text, before, after, tokens[place + 1][0] if after else "", found, field)
-    return tuple(found)
+            column = text[1:-1].replace('""', '"')
+        elif kind == "word" and not _allowed(text, before, after, field) and after_kind != "text":
+            column = text
+        elif (
+            kind == "word"
+            and after_kind == "text"
+            and text.lower() not in (*_KEYWORDS, "interval", "date", "timestamp")
+        ):
+            raise _refused(field, f"{text} {after}")
+        out.append((text, column))
+    return out
 
 
-def _word(text: str, before: str, after: str, after_kind: str, found: dict[str, None], field: str) -> None:
+def _allowed(text: str, before: str, after: str, field: str) -> bool:
+    """Whether a word is a type, a function or a keyword; False when it must be a column."""
     lower = text.lower()
-    if lower == "interval" and after_kind == "text":
-        return
     if before in ("as", "::"):
         if lower not in _TYPES:
             raise _refused(field, text)
-    elif after == "(" and lower not in _BEFORE_BRACKET:
+        return True
+    if after == "(" and lower not in _BEFORE_BRACKET:
         if lower not in FUNCTIONS:
             raise Invalid(
                 f"{field} calls {text}(), which a feature may not",
@@ -66,8 +89,8 @@ def _word(text: str, before: str, after: str, after_kind: str, found: dict[str, 
                 field=field,
                 hint="use one of: " + ", ".join(sorted(FUNCTIONS)),
             )
-    elif lower not in _KEYWORDS:
-        found[text] = None
+        return True
+    return lower in _KEYWORDS
 
 
 def _tokens(expression: str, field: str) -> list[tuple[str, str]]:
@@ -75,7 +98,7 @@ def _tokens(expression: str, field: str) -> list[tuple[str, str]]:
     at = 0
     while at < len(expression):
         match = _TOKEN.match(expression, at)
-        if match is None or expression.startswith(("--", "/*"), at):
+        if match is None or expression.startswith(("--", "->", "/*"), at):
             raise _refused(field, expression[at : at + 20])
         if match.lastgroup:
             out.append((match.lastgroup, match[0]))

@@ -12,7 +12,7 @@ from loopwright.kernel.event import EventKind
 
 ALWAYS = "always"
 AGGREGATES = ("mean", "sum", "count", "min", "max")
-RESERVED = ("id", "time")
+RESERVED = ("id", "time", "at_us", "label", "label_known_us")
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -15,6 +15,7 @@ from loopwright.kernel.times import format_time
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 ROWS_SHOWN = 5
 NEAR_UNIQUE = 0.99
+_X = '"lw.x"'
 
 
 class Look:
@@ -68,11 +69,11 @@ class Look:
         if column.type in ("FLOAT", "DOUBLE"):
             missing += f" OR isnan({name})"
         row = self._con.execute(
-            f"SELECT count(*) FILTER ({missing}), count(*) - count(x), count(DISTINCT x), min(x), max(x),"
-            f" quantile_disc(x, {list(QUANTILES)}) FROM (SELECT {name}, {value} AS x FROM t)"
+            f"SELECT count(*) FILTER ({missing}), count(*) - count({_X}), count(DISTINCT {_X}), min({_X}),"
+            f" max({_X}), quantile_disc({_X}, {list(QUANTILES)}) FROM (SELECT {name}, {value} AS {_X} FROM t)"
         ).fetchone()
         nulls, unusable, distinct, low, high, quantiles = row or (0, 0, 0, None, None, None)
-        shown = {} if quantiles is None else {str(q): at for q, at in zip(QUANTILES, quantiles, strict=True)}
+        shown = {} if low is None else {str(q): at for q, at in zip(QUANTILES, quantiles, strict=True)}
         return ColumnProfile(
             column=column.name,
             kind=column.kind,
@@ -99,8 +100,11 @@ class Look:
         value, most = sql.number(sql.ident(column.name), column.type), rules.tail_rows(self.rows)
         ends = []
         for order in ("DESC", "ASC"):
-            query = f"SELECT x FROM (SELECT {value} AS x FROM t) WHERE x IS NOT NULL ORDER BY x {order} LIMIT {most}"
-            ends.append([row[0] for row in self._con.execute(query).fetchall()])
+            found = self._con.execute(
+                f"SELECT {_X} FROM (SELECT {value} AS {_X} FROM t) WHERE {_X} IS NOT NULL"
+                f" ORDER BY {_X} {order} LIMIT {most}"
+            )
+            ends.append([row[0] for row in found.fetchall()])
         return rules.propose(profile, self.rows, *ends)
 
     def _key(self, profile: Sequence[ColumnProfile]) -> tuple[str, ...]:

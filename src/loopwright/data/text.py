@@ -29,6 +29,12 @@ def render(result: Added) -> str:
     return "\n".join(lines)
 
 
+def brief(result: Added) -> list[str]:
+    """A version in one line, and a line for each kind of rows that break its contract."""
+    head = f"{result.version.ref}: {result.rows:,} rows, {result.columns} columns ({result.path})"
+    return [head, *(f"  breaks its contract: {finding.message}" for finding in result.findings)]
+
+
 def _line(column: ColumnProfile, rule: ColumnRule, rows: int) -> tuple[str, str, str, str, str]:
     share = column.nulls / rows
     nulls = "-" if not column.nulls else f"{share:.1%}" if share >= 0.001 else "<0.1%"
