@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live import Running, change, prepare
+from worker_harness import Running, change, prepare
 
 from loopwright.serving.model import Route
 from loopwright.store.space import Space

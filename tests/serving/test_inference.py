@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from live import AT, VALUES, Running, ask, change, frame, make_model, post
+from worker_harness import AT, VALUES, Running, ask, change, frame, make_model, post
 
 from loopwright.artifacts import names
 from loopwright.kernel.errors import Unavailable

@@ -1,11 +1,13 @@
 """Registering packages as versions of a Name, and reading them back."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from loopwright.artifacts import names
 from loopwright.artifacts import service as artifacts
+from loopwright.artifacts.codecs import Codec, Encoded, Stored
 from loopwright.artifacts.model import Artifact, Version
 from loopwright.kernel.errors import Corrupt, Invalid
 from loopwright.kernel.ids import valid_name
@@ -37,15 +39,31 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 
 def store(space: Space, model: Model) -> Artifact:
     """Store a package as an artifact of kind `model`; durable on return."""
+    return artifacts.put_tree(space, model.files, kind=KIND, meta=_meta(model))
+
+
+def _meta(model: Model) -> dict[str, Any]:
     card = read_card(model.files)
-    meta = {
+    return {
         "name": valid_name(model.name),
         "flavour": card.flavour,
         "task": card.task,
         "features": card.features,
         "trained_until_us": card.trained_until_us,
     }
-    return artifacts.put_tree(space, model.files, kind=KIND, meta=meta)
+
+
+def _read(stored: Stored) -> Model:
+    return Model(name=str(stored.meta["name"]), files={path: stored.read(path) for path in sorted(stored.files)})
+
+
+CODEC = Codec(
+    name=KIND,
+    accepts=lambda value: type(value) is Model,
+    encode=lambda model, _: Encoded(files=model.files, meta=_meta(model)),
+    decode=_read,
+    kind=KIND,
+)
 
 
 def register(
@@ -59,6 +77,11 @@ def register(
     if package.kind != KIND:
         raise Invalid(f"an artifact of kind {package.kind} is no model", code="model.kind", field="package")
     return names.register(tx, actor, name, package, run=run, always=always)
+
+
+def register_output(tx: Tx, actor: str, package: Artifact, run: str) -> Version:
+    """Append a package that a run has put out to the name that it was packed under; equal bytes make no new version."""
+    return register(tx, actor, str(package.meta["name"]), package, run=run)
 
 
 def load(space: Space, digest: str) -> Model:

@@ -3,16 +3,19 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.ids import new_id
 from loopwright.store.blobs import fsync_folder, replace_file
-from loopwright.store.space import Space
+
+if TYPE_CHECKING:
+    from loopwright.store.space import Space
 
 MAX_CHARACTERS = 256
 
 
-def key_path(space: Space) -> Path:
+def key_path(space: "Space") -> Path:
     """The file with the Space's key; made when it is not there."""
     path = space.home / "keys" / "subject"
     if not path.exists():

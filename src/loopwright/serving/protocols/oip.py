@@ -27,6 +27,7 @@ _DATATYPES = {
     "string": ("BYTES",),
 }
 _ROW_SUFFIX = re.compile(r"/\d+\Z")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -205,7 +206,28 @@ def _ready(target: Target, version: str | None) -> bool:
 
 
 def _decode(call: Call, body: bytes, subject_key: bytes) -> Ask:
-    doc = _parse(body)
+    try:
+        doc = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        refused = Malformed(f"the body is not JSON: {str(error)[:200]}", code="body.json", field="body")
+        doc = _almost_json(body, "infinity" in str(error))
+        if doc is not None:
+            _ask(call, doc, subject_key)  # names the field with the number that JSON does not have
+        raise refused from None
+    return _ask(call, doc, subject_key)
+
+
+def _almost_json(body: bytes, infinite: bool) -> Any:
+    """A document with NaN, Infinity or a number beyond float64, which clients send though JSON has none of them."""
+    if not (infinite or b"NaN" in body or b"Infinity" in body) or _SURROGATE.search(body):
+        return None
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _ask(call: Call, doc: Any, subject_key: bytes) -> Ask:
     if type(doc) is not dict:
         raise Invalid("the body must be a JSON object", code="body.form", field="body")
     target = call.target
@@ -222,27 +244,6 @@ def _decode(call: Call, body: bytes, subject_key: bytes) -> Ask:
         _check_outputs(doc["outputs"], target)
     ask.rows = _rows(doc.get("inputs"), target)
     return ask
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        reason = str(error)
-    # NaN and Infinity are not JSON, but clients send them; they are read so that the field can be named.
-    found: list[str] = []
-
-    def constant(token: str) -> float:
-        found.append(token)
-        return float(token)
-
-    try:
-        doc = json.loads(body, parse_constant=constant) if b"NaN" in body or b"Infinity" in body else None
-    except (ValueError, RecursionError):
-        doc = None
-    if not found:
-        raise Malformed(f"the body is not JSON: {reason[:200]}", code="body.json", field="body")
-    return doc
 
 
 def _check_id(value: Any) -> str:

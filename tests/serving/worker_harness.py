@@ -1,7 +1,6 @@
 """A Space with registered models and a real worker process on a real socket, for the tests of serving."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,8 +19,10 @@ from loopwright.access import permits
 from loopwright.models import service as models
 from loopwright.models.model import Model
 from loopwright.models.package import model
-from loopwright.serving import publish, routes
+from loopwright.serving import publish, record, routes
 from loopwright.serving.model import EndpointSpec, Route, WorkerReport
+from loopwright.serving.record import Columns, LogRow
+from loopwright.store import frames
 from loopwright.store.space import Space
 
 ME = "local:tester"
@@ -192,5 +193,16 @@ def spools(space: Space) -> list[Path]:
     return sorted((space.home / "spool").glob("*/*.spool"))
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def row(request_id: str, at_us: int) -> LogRow:
+    """A logged answer of version 1."""
+    made = LogRow(f"pred_{request_id}", at_us, at_us, request_id, 1, 1, None, [1.0])
+    made.scores, made.latency_us = {1: 0.5}, {1: 9}
+    return made
+
+
+def write_spool(space: Space, name: str, rows: list[LogRow], columns: Columns | None = None) -> None:
+    """A spool as a worker leaves it."""
+    path = space.home / "spool" / "delay" / f"{name}.spool"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = record.header(columns or Columns(("wind",), ("float64",)))
+    path.write_bytes(frames.encode(header) + b"".join(frames.encode(record.rows_payload([r])) for r in rows))
