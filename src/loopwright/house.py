@@ -97,6 +97,7 @@ def jobs() -> dict[str, JobHandler]:
 def plug() -> None:
     """Connect the rooms above to the ports of the rooms below, once a process."""
     _module("data.logged").set_log_reader(_module("serving.predictions").LOG_READER)
+    _module("artifacts.codecs").register(_module("models.service").CODEC)
     hooks = _module("pipelines.hooks")
     hooks.on_finish("model", _module("models.service").register_output)
     hooks.set_code(lambda space: _module("project.service").stored_code(space))

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from loopwright.access.service import local_actor
+from loopwright.data import service as data
+from loopwright.data import text as data_text
 from loopwright.kernel.errors import NotFound
 from loopwright.pipelines import service as pipelines
 from loopwright.pipelines.model import Outcome
@@ -21,11 +23,13 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     """What running a step came to.
 
     Args:
+        found: what the data that is new since the last run was found to hold.
         versions: addresses of the versions that stand for its result.
         cached: whether the result was found, so that nothing had to run.
         took_s: seconds of the run that made it.
     """
 
+    found: list[str]
     step: str
     run: str
     cached: bool
@@ -57,16 +61,21 @@ def run(step: "Step[..., Any]", *, root: str | Path | None = None, **params: Any
     else:
         space = spaces.current()
     spaces.bind(space)
-    outcome = execute(space, local_actor(), step, params, None if file is None else Path(file))
-    print(text(summary(step, outcome)), file=sys.stderr)
+    found = take(space, local_actor(), None if file is None else Path(file))
+    print("".join(f"{line}\n" for line in found), end="", file=sys.stderr, flush=True)
+    outcome = pipelines.run_step(space, local_actor(), step, params)
+    print(text(summary(step, outcome, [])), file=sys.stderr)
     return outcome.result
 
 
-def execute(space: Space, actor: str, step: "Step[..., Any]", params: dict[str, Any], file: Path | None) -> Outcome:
-    """Accept the project when its file declares endpoints, then run the step."""
-    if file is not None and ENDPOINTS:
-        service.accept(space, actor, file)
-    return pipelines.run_step(space, actor, step, params)
+def take(space: Space, actor: str, file: Path | None) -> list[str]:
+    """Accept the project when its file declares endpoints, add its data where it changed, and say what was found."""
+    if file is None or not ENDPOINTS:
+        return []
+    service.accept(space, actor, file)
+    sources = {s.name: s for e in ENDPOINTS.values() for s in (*e.features.sources, e.labels)}
+    added = [data.add(space, actor, space.root / source.path, declaration=source) for source in sources.values()]
+    return [line for one in added if not one.unchanged for line in data_text.brief(one)]
 
 
 def run_target(space: Space, actor: str, *, target: str | None = None, params: dict[str, Any] | None = None) -> Ran:
@@ -83,7 +92,8 @@ def run_target(space: Space, actor: str, *, target: str | None = None, params: d
     spaces.bind(space)
     module = entry.load(path)
     step = _target(module, target)
-    return summary(step, execute(space, actor, step, params or {}, path))
+    found = take(space, actor, path)
+    return summary(step, pipelines.run_step(space, actor, step, params or {}), found)
 
 
 def _target(module: Any, target: str | None) -> "Step[..., Any]":
@@ -106,11 +116,12 @@ def _hint(steps: dict[str, Any]) -> str:
     return f"lw run {'|'.join(sorted(steps))}" if steps else "mark a function with @lw.step"
 
 
-def summary(step: "Step[..., Any]", outcome: Outcome) -> Ran:
+def summary(step: "Step[..., Any]", outcome: Outcome, found: list[str]) -> Ran:
     """The figures of an outcome, and the next command."""
     run = outcome.run
     following = [name for name, declared in ENDPOINTS.items() if declared.model is step]
     return Ran(
+        found=found,
         step=step.name,
         run=run.id,
         cached=outcome.cached,
@@ -126,7 +137,7 @@ def text(ran: Ran) -> str:
     how = f"found again, made by {ran.run}" if ran.cached else f"ran as {ran.run} in {ran.took_s:.1f} s"
     made = f" -> {', '.join(ran.versions)}" if ran.versions else ""
     figures = "".join(f"  {name} {value:g}" for name, value in ran.metrics.items())
-    lines = [f"{ran.step}: {how}{made}{figures}"]
+    lines = [*ran.found, f"{ran.step}: {how}{made}{figures}"]
     if ran.next:
         lines.append(f"next: {ran.next}")
     return "\n".join(lines)
