@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 
 from loopwright.artifacts.model import Artifact, Version
 from loopwright.runs.model import Code
@@ -13,7 +12,7 @@ from loopwright.store.space import Space
 OnFinish = Callable[[Tx, str, Artifact, str], Version | None]
 
 _on_finish: dict[str, OnFinish] = {}
-_quiet: ContextVar[bool] = ContextVar("loopwright_unregistered", default=False)
+_quiet = [0]  # of the process, not of a thread: the hook is called on the thread that writes
 _code: list[Callable[[Space], Code]] = []
 
 
@@ -24,17 +23,20 @@ def on_finish(kind: str, hook: OnFinish) -> None:
 
 def finisher(kind: str) -> OnFinish | None:
     """The hook of a kind, or None; None inside `unregistered()`."""
-    return None if _quiet.get() else _on_finish.get(kind)
+    return None if _quiet[0] else _on_finish.get(kind)
 
 
 @contextlib.contextmanager
 def unregistered() -> Iterator[None]:
-    """Run steps whose outputs become no version of any name, such as a twin that is only tested."""
-    token = _quiet.set(True)
+    """Run steps whose outputs become no version of any name, such as a twin that is only tested.
+
+    It holds for the whole process, so it is for jobs and commands, which do one thing at a time.
+    """
+    _quiet[0] += 1
     try:
         yield
     finally:
-        _quiet.reset(token)
+        _quiet[0] -= 1
 
 
 def set_code(provider: Callable[[Space], Code]) -> None:
