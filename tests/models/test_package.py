@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from loopwright.artifacts import service as artifacts
 from loopwright.kernel.errors import Corrupt, Invalid, Unsupported
 from loopwright.models import service
-from loopwright.models.model import CARD_FILE, NATIVE_FILE, Model
+from loopwright.models.model import CARD_FILE, NATIVE_FILE
 from loopwright.models.package import model
-from loopwright.models.runtime import Predictor, predictor, values_of
+from loopwright.models.runtime import Predictor, values_of
+from loopwright.models.value import Model
 from loopwright.store.space import Space
 
 PARAMS: dict[str, Any] = {
@@ -57,7 +59,7 @@ def test_packed_scores_equal_the_fitted_ones() -> None:
 
 def test_scores_do_not_depend_on_the_company_of_a_row() -> None:
     x = frame()
-    loaded = predictor(model("delay", fitted(x), sample=x))
+    loaded = model("delay", fitted(x), sample=x).load()
     rows = [loaded.encoder.pack(row) for row in values_of(x[:500], loaded.signature)]
     alone = [loaded.score([row])[0] for row in rows]
     for size in (2, 7, 23, 24, 25, 500):
@@ -67,7 +69,7 @@ def test_scores_do_not_depend_on_the_company_of_a_row() -> None:
 
 def test_unseen_level_scores_as_null() -> None:
     x = frame()
-    loaded = predictor(model("delay", fitted(x), sample=x))
+    loaded = model("delay", fitted(x), sample=x).load()
     rows = [[5.0, "NOWHERE", 7, True, 4], [5.0, None, 7, True, 4]]
     assert len(set(loaded.predict_values(rows))) == 1
 
@@ -128,17 +130,11 @@ def test_store_register_and_read_back(space: Space) -> None:
     packed = model("delay", fitted(x), sample=x)
     stored = service.store(space, packed)
     first = space.write(lambda tx: service.register(tx, "local:me", "delay", stored))
-    again = space.write(lambda tx: service.register(tx, "local:me", "delay", service_find(space, stored.digest)))
+    again = space.write(lambda tx: service.register(tx, "local:me", "delay", artifacts.get(space, stored.digest)))
     assert (first.number, again.number, first.kind) == (1, 1, "model")
     assert service.load(space, stored.digest) == packed
     assert service.verify(space, stored.digest)
     assert [c.name for c in service.contract(space, stored.digest)] == ["wind", "dest", "hour", "wet", "gate"]
-
-
-def service_find(space: Space, digest: str) -> Any:
-    from loopwright.artifacts import service as artifacts
-
-    return artifacts.get(space, digest)
 
 
 def test_damaged_packages_are_corrupt() -> None:
@@ -146,7 +142,7 @@ def test_damaged_packages_are_corrupt() -> None:
     packed = model("delay", fitted(x), sample=x)
     for name, data in {CARD_FILE: b"{}", NATIVE_FILE: packed.files[NATIVE_FILE][:400]}.items():
         with pytest.raises(Corrupt):
-            predictor(Model(name="delay", files={**packed.files, name: data}))
+            Model(name="delay", files={**packed.files, name: data}).load()
     with pytest.raises(Corrupt, match="columns"):
         narrow = model("delay", fitted(x[["wind", "dest", "hour"]]), sample=x)
         Predictor(packed.card, narrow.files[NATIVE_FILE])

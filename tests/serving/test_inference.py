@@ -7,7 +7,6 @@ from worker_harness import AT, VALUES, Running, ask, change, frame, make_model, 
 from loopwright.artifacts import names
 from loopwright.kernel.errors import Unavailable
 from loopwright.kernel.times import parse_time
-from loopwright.models import runtime
 from loopwright.models import service as models
 from loopwright.serving import predictions, publish
 from loopwright.serving.engine import arm_of
@@ -16,7 +15,7 @@ from loopwright.store.space import Space
 
 
 def expected(seed: int, rows: list[dict[str, object]]) -> list[float]:
-    loaded = runtime.predictor(make_model(seed))
+    loaded = make_model(seed).load()
     return loaded.predict_values([[row[name] for name in loaded.encoder.names] for row in rows])
 
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worker_harness import VALUES, ask, make_model, row
 
-from loopwright.models.runtime import predictor
 from loopwright.serving import record, spool, subjects
 from loopwright.serving.columns import gather
 from loopwright.serving.engine import Ask, Engine, Served, target_of
@@ -77,7 +76,7 @@ def test_the_door_by_itself() -> None:
 @pytest.fixture(scope="module")
 def wire() -> Any:
     packed = make_model(1)
-    served = Served(version=1, weight=1.0, live=True, predictor=predictor(packed), signature=packed.card.signature)
+    served = Served(version=1, weight=1.0, live=True, predictor=packed.load(), signature=packed.card.signature)
     engine = Engine(Path("/nowhere"), 0, lambda work: None)
     engine.targets = {"delay": target_of("delay", "kept", [served])}
     engine.subject_key = b"k" * 32

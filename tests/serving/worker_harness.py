@@ -17,8 +17,8 @@ import pandas as pd
 
 from loopwright.access import permits
 from loopwright.models import service as models
-from loopwright.models.model import Model
 from loopwright.models.package import model
+from loopwright.models.value import Model
 from loopwright.serving import publish, record, routes
 from loopwright.serving.model import EndpointSpec, Route, WorkerReport
 from loopwright.serving.record import Columns, LogRow

@@ -1,7 +1,7 @@
-"""What a model package says of itself: signature, card, contract; and the value that a step returns."""
+"""What a model package says of itself: signature, card, sample, contract."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -79,38 +79,6 @@ class ColumnContract(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     levels: dict[str, int] | None = None
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as a value: a name and the files of its package."""
-
-    name: str
-    files: dict[str, bytes]
-
-    @property
-    def card(self) -> Card:
-        """The package's model.json.
-
-        Raises:
-            Corrupt: the file is missing or is no card.
-        """
-        return read_card(self.files)
-
-    def predict(self, rows: Any) -> Any:
-        """Scores of a frame (or of rows in the model's order), by the packaged file itself: (n_rows,) float64."""
-        from loopwright.models import runtime
-
-        return runtime.predict(self, rows)
-
-    def _repr_html_(self) -> str:
-        card = self.card
-        inputs = "".join(f"<tr><td>{_escape(f.name)}</td><td>{f.dtype}</td></tr>" for f in card.signature.inputs)
-        head = f"<b>{_escape(self.name)}</b> {card.flavour}, {card.task}, gives {card.signature.output}"
-        return f"<div>{head}<table>{inputs}</table></div>"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def read_card(files: Mapping[str, bytes]) -> Card:

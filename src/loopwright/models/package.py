@@ -24,11 +24,11 @@ from loopwright.models.model import (
     Dtype,
     Field,
     Level,
-    Model,
     Sample,
     Signature,
     Task,
 )
+from loopwright.models.value import Model
 
 SAMPLE_ROWS = 100
 _PACKAGES = ("lightgbm", "numpy", "pandas")

@@ -10,7 +10,7 @@ from typing import Any
 
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Corrupt, Invalid
-from loopwright.models.model import CARD_FILE, NATIVE_FILE, Card, Model, Signature, Value, decode_card
+from loopwright.models.model import CARD_FILE, NATIVE_FILE, Card, Signature, Value, decode_card
 from loopwright.models.native import NativeBooster
 
 _NAN = float("nan")
@@ -96,24 +96,6 @@ def load_native(card: Card, native: Path, digest: str | None = None) -> Predicto
     if digest is not None and canonical.digest_bytes(text) != digest:
         raise Corrupt("the native model does not hold what was stored", code="model.corrupt", hint="lw fsck")
     return Predictor(card, text)
-
-
-def predictor(model: Model) -> Predictor:
-    """Load a model value."""
-    return Predictor(model.card, model.files[NATIVE_FILE])
-
-
-def predict(model: Model, rows: Any) -> Any:
-    """Scores of a frame, or of rows of values in the model's order: (n_rows,) float64.
-
-    Raises:
-        Invalid: the frame lacks a column.
-    """
-    import numpy as np
-
-    loaded = predictor(model)
-    values = values_of(rows, loaded.signature) if hasattr(rows, "columns") else rows
-    return np.array(loaded.predict_values(values), dtype=np.float64)
 
 
 def values_of(frame: Any, signature: Signature) -> list[list[Value]]:

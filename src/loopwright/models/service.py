@@ -20,11 +20,11 @@ from loopwright.models.model import (
     SAMPLE_FILE,
     Card,
     ColumnContract,
-    Model,
     Sample,
     decode_card,
     read_card,
 )
+from loopwright.models.value import Model
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
