@@ -1,5 +1,7 @@
 """Declarations: what may be said, and how a wrong word is refused."""
 
+import sys
+
 import pytest
 
 import loopwright as lw
@@ -14,6 +16,15 @@ WEATHER = lw.data("data/weather.csv", key="origin", time="at", known="at")
 def test_a_source_is_named_after_its_file() -> None:
     made = lw.data("somewhere/Big Planes.csv.gz", key="tail", known="always")
     assert (made.name, made.key, made.known_column) == ("big-planes", ("tail",), None)
+
+
+def test_the_room_has_the_name_of_the_declaration_and_can_be_called() -> None:
+    """Importing loopwright.data must not take lw.data away."""
+    import loopwright.data.service
+
+    assert loopwright.data.service.KIND == "data" or callable(lw.data)
+    room = sys.modules["loopwright.data"]
+    assert room("x.csv", key="a") == lw.data("x.csv", key="a")
 
 
 def test_checks_become_limits() -> None:

@@ -180,7 +180,7 @@ def features_of(space: Space, name: str) -> FeaturesSpec:
     with space.read() as tx:
         spec, there = queries.find_features(tx, valid_name(name)), queries.all_features(tx)
     if spec is None:
-        have = f"there are: {', '.join(there)}" if there else "run the project that declares them: lw run"
+        have = f"one of: {', '.join(there)}" if there else "run the project that declares them: lw run"
         raise NotFound(f"no features {name}", code="features.missing", field="name", hint=have)
     return spec
 
