@@ -28,7 +28,7 @@ from loopwright.kernel.op import silent
 
 if TYPE_CHECKING:
     from loopwright.faces.rooms import House
-    from loopwright.pipelines.queue import Job
+    from loopwright.pipelines.model import Job
     from loopwright.store.space import Space
 
 LOCK = "jobs.lock"

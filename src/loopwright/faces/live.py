@@ -95,7 +95,7 @@ class Feed:
         return (kind is not None and kind.decision) or event.kind.startswith(_TOLD)
 
     def _read_quality(self, days: int) -> None:
-        found = self._call("monitors.quality", name=self.endpoint, days=min(days, ALL_DAYS))
+        found = self._call("monitors.quality", endpoint=self.endpoint, days=min(days, ALL_DAYS))
         self.alarms = list(found.open_alarms)
         seen = {day.day for day in self.days}
         for day in found.days:
