@@ -3,6 +3,7 @@
 Names are resolved on first use, so that `import loopwright` costs next to nothing.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -37,6 +38,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'loopwright' has no attribute {name!r}")
     import_module("loopwright.house")
     value = getattr(import_module(f"loopwright.{module}"), name)
+    value = sys.modules.get(f"loopwright.{name}", value)  # a room of that name can itself be called
     globals()[name] = value
     return value
 

@@ -151,6 +151,15 @@ def test_a_job_takes_the_newest_version_and_never_the_folder(space: Space, parqu
     assert wind.version(space).number == 2
 
 
+def test_missing_bytes_are_told(space: Space, parquet: Any) -> None:
+    winds(parquet, space.root / "wind.parquet")
+    made = lw.features("f", lw.data("wind.parquet", key="site", known="always"), at="at", columns=["wind"])
+    version = service.current_version(space, made.base)
+    space.blobs.path(version.digest).unlink()
+    with pytest.raises(NotFound, match="the bytes of wind@1 are not here"):
+        made.rows(space, since="2013-01-01", until="2014-01-01")
+
+
 def _bad_csv(folder: Path) -> dict[str, bytes]:
     return {
         "empty.csv": b"",

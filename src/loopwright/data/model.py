@@ -179,7 +179,7 @@ class ColumnRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules of a version: one a column, and the columns that together name a row (with the next ones' place)."""
+    """The rules of a version: one a column, and the columns that together tell rows apart."""
 
     columns: tuple[ColumnRule, ...] = ()
     unique: tuple[str, ...] = ()

@@ -133,11 +133,18 @@ def schema(space: Space, version: Version) -> tuple[Column, ...]:
 
 
 def reading(space: Space, version: Version) -> str:
-    """The DuckDB table function that reads a version's bytes."""
+    """The DuckDB table function that reads a version's bytes.
+
+    Raises:
+        NotFound: they are not here.
+    """
     from loopwright.data import sources
 
     found = _found(artifacts.get(space, version.digest, KIND))
-    return sources.reading(artifacts.local_path(space, version.digest), found.format, found.delimiter)
+    path = artifacts.local_path(space, version.digest)
+    if not path.exists():
+        raise NotFound(f"the bytes of {version.ref} are not here", code="blob.missing", field="name", hint="lw fsck")
+    return sources.reading(path, found.format, found.delimiter)
 
 
 def fingerprint(space: Space, data: DataSpec) -> dict[str, Any]:
