@@ -19,6 +19,7 @@ _NAMES = {
     "log": "runs.current",
     "log_file": "runs.current",
     "model": "models.package",
+    "load": "models.registered",
     "gate": "releases.declare",
     "floor": "releases.declare",
     "better": "releases.declare",

@@ -1,0 +1,22 @@
+"""lw.load: a registered model as a value that scores frames; knows names, and no endpoint."""
+
+from loopwright.artifacts import names
+from loopwright.kernel.errors import Invalid
+from loopwright.models import service
+from loopwright.models.model import KIND
+from loopwright.models.value import Model
+from loopwright.store.space import current
+
+
+def load(ref: str) -> Model:
+    """The model that an address names, such as `delay@3`, `delay@prod` or `delay@prod~1`.
+
+    Raises:
+        NotFound: it names nothing.
+        Invalid: it names something else than a model.
+    """
+    space = current()
+    version = names.resolve(space, ref)
+    if version.kind != KIND:
+        raise Invalid(f"{version.ref} is a {version.kind}, not a model", code="model.kind", field="ref")
+    return service.load(space, version.digest)
