@@ -63,8 +63,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     sent: int
     answered: int
     failed: int
+    logged: int
     joined: int
-    requests: int
     loss_served: float | None
     loss_frozen: float | None
     promotions: list[str]
@@ -228,6 +228,7 @@ def play(house: House, demo: Demo, order: replay.Order, *, quiet: bool) -> Outco
 def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
     """What a demo came to."""
     totals = feed.totals()
+    logged, joined = counted(feed.space, demo.sheet.endpoint)
     events = feed.decisions()
     ask = f"cd {shlex.quote(str(demo.folder))}"
     tries = [ask, f"lw trace {summary.last_prediction}"] if summary.last_prediction else [ask]
@@ -240,8 +241,8 @@ def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
         sent=summary.sent,
         answered=summary.answered,
         failed=summary.failed,
-        joined=totals.joined,
-        requests=totals.requests,
+        logged=logged,
+        joined=joined,
         loss_served=totals.served,
         loss_frozen=totals.frozen,
         promotions=[told(event) for event in events if event.kind.startswith("version.promoted@")],
@@ -250,6 +251,16 @@ def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
         errors=summary.errors,
         next=[*tries, "lw status"],
     )
+
+
+def counted(space: Space, endpoint: str) -> tuple[int, int]:
+    """How many requests were logged, and how many of them have their label."""
+    from loopwright.serving import predictions
+
+    with predictions.connect() as con:
+        predictions.joined(con, space, endpoint, space.clock.now_us() + 1)
+        logged, joined = con.execute("SELECT count(*), count(label) FROM judged").fetchone()
+    return int(logged), int(joined)
 
 
 def told(event: Any) -> str:
@@ -264,7 +275,7 @@ def summary_text(found: Outcome) -> str:
     lines = [
         "",
         f"sent {found.sent:,}  answered {found.answered:,}  failed {found.failed:,}  in {found.seconds:.0f} s",
-        f"judged {found.requests:,} requests, {found.joined:,} with their label in time",
+        f"logged {found.logged:,}  joined with their label {found.joined:,}",
     ]
     if found.loss_served is not None and found.loss_frozen is not None:
         gain = gain_text(found.loss_served, found.loss_frozen)

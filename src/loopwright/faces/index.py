@@ -5,11 +5,17 @@ Written by tests/faces/write_index.py; a test compares it with the rows.
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("data", "Make a version of a data file and say what is in it."),
+    "check": ("releases", "Hold a version against its endpoint's gate."),
+    "deploy": ("releases", "Bring a version through the gate."),
     "events": ("lineage", "List events after a sequence number, oldest first."),
     "features": ("data", "Write the request rows of a period to a file, as an asker would have known them."),
     "fsck": ("artifacts", "Hash every stored byte again and follow every reference."),
+    "hold": ("releases", "Stop training, gate and promotion of an endpoint, or let them go on."),
     "log": ("lineage", "List what happened to an address, newest first."),
     "predictions": ("serving", "Write the predictions of an endpoint, with their labels, to a Parquet file."),
+    "rollback": ("releases", "Go back to the last version that served 100 %."),
+    "run": ("project", "Run a step of the project file, by default the one that trains the endpoint's model."),
     "show": ("lineage", "Show what an address names."),
+    "status": ("project", "Say where the project stands."),
     "trace": ("lineage", "Say where a prediction came from."),
 }

@@ -181,7 +181,8 @@ class Lines:
         """Print the days and decisions that are new."""
         told = self.feed.read()
         for day in self.feed.days[self._days :]:
-            self._out(day_line(day, self.feed.endpoint))
+            if day.requests:
+                self._out(day_line(day, self.feed.endpoint))
         self._days = len(self.feed.days)
         for event in told:
             self._out(f"{event.at[:16].replace('T', ' ')}  {event.sentence}")

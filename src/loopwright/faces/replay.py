@@ -93,7 +93,7 @@ class Replay:
         try:
             clock = await self._settled()
             start, now = parse_time(clock["start"]), parse_time(clock["now"])
-            self.summary.resumed_at = clock["now"]
+            self.summary.resumed_at = self.summary.clock = clock["now"]
             end = self._end(start)
             span = self.recording.span(start, end)
             self._began_s, self._from_us = monotonic_s(), now
