@@ -131,6 +131,13 @@ def test_a_champion_that_cannot_be_loaded_keeps_the_old_routes(worker: Running, 
     with pytest.raises(Unavailable, match="does not hold what was stored"):
         publish.wait_applied(ready, generation)
     assert worker.infer(ask()).json()["model_version"] == "1"
+    worker.kill()
+    worker.again(ready=False)
+    answer = worker.infer(ask())
+    assert (answer.status_code, answer.json()["code"]) == (503, "worker.unready")
+    assert worker.http.get("/v2/health/ready").status_code == 503
+    publish.wait_applied(ready, change(ready, [Route(2, 1.0, "live")]))
+    assert worker.infer(ask()).json()["model_version"] == "2"
 
 
 def test_a_version_can_be_asked_for_only_while_it_is_live(worker: Running) -> None:

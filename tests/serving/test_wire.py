@@ -60,6 +60,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "id like a row of a batch": (ask(id="a/0"), "id"),
     "parameters not an object": ({**ask(), "parameters": [1]}, "parameters"),
     "time not a time": (ask(time="yesterday"), "parameters.time"),
+    "time before all times": (ask(time="0001-01-01T00:00:00Z"), "parameters.time"),
+    "time after all times": (ask(time="9999-12-31T23:59:59-23:00"), "parameters.time"),
     "time not text": (ask(time=1364810400), "parameters.time"),
     "subject without kind": (ask(subject="17"), "parameters.subject"),
     "subject not text": (ask(subject=17), "parameters.subject"),
@@ -187,7 +189,11 @@ def test_old_clients_heads_and_broken_requests(worker: Running) -> None:
     assert worker.raw(post(b"", two.decode().strip())).startswith(b"HTTP/1.1 400")
     upgrade = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     assert worker.raw(upgrade).startswith(b"HTTP/1.1 200")
+    assert worker.raw(b"GET http://localhost/v2 HTTP/1.1\r\nHost: localhost\r\n\r\n", close=True).startswith(
+        b"HTTP/1.1 200"
+    )
     half = post(ask(id="half"))
+    assert worker.raw(half, close=True).startswith(b"HTTP/1.1 200")
     assert worker.raw(half[:-40], close=True) == b""
 
 

@@ -109,7 +109,7 @@ class Running:
         self.process = self._start()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=30)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, ready: bool = True) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "loopwright.serving.worker", "--home", str(self.space.home)]
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
@@ -119,7 +119,7 @@ class Running:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        until(lambda: any(r.pid == process.pid and r.ready for r in publish.workers(self.space)), self.said)
+        until(lambda: any(r.pid == process.pid and r.ready is ready for r in publish.workers(self.space)), self.said)
         return process
 
     def said(self) -> str:
@@ -130,9 +130,9 @@ class Running:
         self.process.send_signal(number)
         self.process.wait(20)
 
-    def again(self) -> None:
+    def again(self, ready: bool = True) -> None:
         """Start it anew, as the supervisor does."""
-        self.process = self._start()
+        self.process = self._start(ready)
 
     def stop(self) -> None:
         self.http.close()

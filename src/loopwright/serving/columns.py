@@ -82,7 +82,7 @@ def gather(frames: Iterable[tuple[Columns, list[LogRow]]]) -> Batch:
         rows += part
         order += [columns] * len(part)
         for row in part:
-            versions.update(row.latency_us)
+            versions.update(row.scores, row.errors)
     return Batch(rows=rows, inputs=inputs, order=order, versions=sorted(versions))
 
 

@@ -227,7 +227,6 @@ class Engine:
             written = True
         except OSError:
             written = False
-            self.unlogged += len(logged)
         for ask in asks:
             self._settle(ask, written, render)
 
@@ -240,6 +239,7 @@ class Engine:
                 ask.answer = Answer("refused")
                 return
             answer.logged = False
+            self.unlogged += len(ask.rows)
         answer.body = render(ask, answer)
         # An answer that the log did not take is not remembered: a repeat gets another chance to be logged.
         if ask.request_id and written and ask.at_us is not None:
@@ -251,6 +251,11 @@ class Engine:
         """Once a second: spools to the disk, old spools let go."""
         for spool in self._spools.values():
             spool.tick()
+
+    @property
+    def failed_syncs(self) -> int:
+        """How often the disk refused to keep what the spools hold."""
+        return sum(spool.failed_syncs for spool in self._spools.values())
 
     def close(self) -> None:
         """Let go of all spools."""
@@ -353,7 +358,8 @@ def _note(ask: Ask, judged: list[_Judged], start: int, received_us: int, logged:
                 errors[version] = part.errors[place]
             else:
                 scores[version] = score
-            latency[version] = part.latency_us[place]
+            if part.served.predictor is not None:
+                latency[version] = part.latency_us[place]
         row_id, row_request = answer.prediction_id + suffix, request_id + suffix
         row = LogRow(row_id, ask.at_us, received_us, row_request, answer.version, ask.arm, ask.subject, values)
         row.scores, row.errors, row.latency_us = scores, errors, latency

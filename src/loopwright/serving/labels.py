@@ -8,8 +8,8 @@ import math
 import msgspec
 
 from loopwright.kernel.errors import Invalid
-from loopwright.kernel.times import parse_time
 from loopwright.serving import routes
+from loopwright.serving.moments import moment
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
@@ -72,7 +72,7 @@ def _line(number: int, raw: bytes, task: str) -> tuple[str, float, int | None]:
     if not math.isfinite(value) or (task == "binary" and value not in (0.0, 1.0)):
         wanted = "0 or 1" if task == "binary" else "a finite number"
         raise Invalid(f"{place}: label must be {wanted}", code="labels.value", field=f"{place}, label")
-    known = None if line.known_at is None else parse_time(line.known_at[:40], f"{place}, known_at")
+    known = None if line.known_at is None else moment(line.known_at, f"{place}, known_at")
     return line.id, value, known
 
 

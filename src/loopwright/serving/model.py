@@ -96,7 +96,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         failed: why the route file of `failed_generation` could not be taken; empty when the newest was.
-        unlogged: answers given that the log did not take.
+        unlogged: rows that were answered though the log did not take them.
+        failed_syncs: how often the disk refused to keep what the log holds.
     """
 
     slot: int
@@ -108,6 +109,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     failed: str = ""
     failed_generation: int = 0
     unlogged: int = 0
+    failed_syncs: int = 0
 
 
 class SealedLog(msgspec.Struct, frozen=True, kw_only=True):

@@ -204,9 +204,9 @@ def find(space: Space, reference: str, endpoint: str | None = None) -> Predictio
     Raises:
         NotFound: no endpoint has logged it.
     """
-    names = [spec.name for spec in routes.endpoints(space)] if endpoint is None else [endpoint]
+    specs = routes.endpoints(space) if endpoint is None else [routes.endpoint(space, endpoint)]
     spool = record.spool_of(reference)
-    for name in names:
+    for name in (spec.name for spec in specs):
         # Open spools first: one that is sealed meanwhile is then found sealed.
         looked = (_find_open(space, name, reference, spool), _find_sealed(space, name, reference, spool))
         found = [row for row in looked if row is not None]

@@ -42,6 +42,7 @@ class Spool:
         self._columns: Columns | None = None
         self._unsynced = False
         self._new_name = False
+        self._failed = False
         self.failed_syncs = 0
         self._ids: Ids | None = None
 
@@ -68,8 +69,8 @@ class Spool:
                 self._columns = columns
             self._size += frames.append(fd, record.rows_payload(rows))
         except OSError:
-            # What stands in the file is whole, but a new file may lie where there is room.
-            self.rotate()
+            if os.fstat(fd).st_size != self._size:
+                self.rotate()  # a part of the frame could not be taken back: what follows must lie in another file
             raise
         self._unsynced = True
         if self._size >= ROTATE_BYTES:
@@ -97,6 +98,10 @@ class Spool:
 
     def tick(self) -> None:
         """Once a second: bring what was appended to the disk, and rotate a spool that is old."""
+        if self._failed:
+            # After a failed sync nobody knows what the file holds on the disk; what follows goes elsewhere.
+            self._failed = False
+            self.rotate()
         if self._fd is None:
             return
         if self._unsynced:
@@ -124,3 +129,4 @@ class Spool:
                 fsync_folder(self._folder)
         except OSError:
             self.failed_syncs += 1
+            self._failed = True

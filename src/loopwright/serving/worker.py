@@ -66,7 +66,7 @@ class Worker:
         self._poll()
         while self._loading:
             await asyncio.sleep(POLL_S / 4)
-        self._ready = True
+        self._ready = not self._failed
         self._report()
         listening = await self._loop.create_server(self._server.connection, sock=self._listener, backlog=BACKLOG)
         timers = [
@@ -115,6 +115,7 @@ class Worker:
             engine = self._engine
             engine.targets, engine.clock_us, engine.subject_key = made.targets, made.clock_us, made.subject_key
             self._loaded, self._number, self._failed = made.loaded, made.number, ""
+            self._ready = True
         finally:
             self._loading = False
         self._report()
@@ -137,6 +138,7 @@ class Worker:
             failed=self._failed,
             failed_generation=self._failed_number,
             unlogged=self._engine.unlogged,
+            failed_syncs=self._engine.failed_syncs,
         )
         if report != self._reported:
             with contextlib.suppress(OSError):

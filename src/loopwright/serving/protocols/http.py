@@ -249,7 +249,10 @@ class Connection(asyncio.Protocol):
                 return refuse(415, "tensor.binary", "binary tensors are not served", hint)
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 return refuse(415, "http.encoding", "a compressed body is not read")
-        return self._server.wire.open(self._parser.get_method().decode(), self._url.decode("latin-1"))
+        path = self._url.decode("latin-1")
+        if path.startswith("http://"):  # the absolute form, which every server must take (RFC 9112, 3.2.2)
+            path = "/" + path.partition("//")[2].partition("/")[2]
+        return self._server.wire.open(self._parser.get_method().decode(), path)
 
     def on_body(self, body: bytes) -> None:
         if self._deaf:

@@ -12,10 +12,10 @@ import msgspec
 import orjson
 
 from loopwright.kernel.errors import Forbidden, Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
-from loopwright.kernel.times import parse_time
 from loopwright.models.model import Field
 from loopwright.serving import subjects
 from loopwright.serving.engine import Answer, Ask, Engine, Target
+from loopwright.serving.moments import moment
 
 PLATFORM = "loopwright"
 MAX_ROWS = 10_000
@@ -119,6 +119,8 @@ class Oip:
 
     def _target(self, name: str) -> Target:
         target = self._engine.targets.get(name)
+        if target is None and not self._ready():
+            raise Unavailable("this worker has not got its routes", code="worker.unready", hint="lw status")
         if target is None:
             raise NotFound("no endpoint of that name", code="endpoint.missing", field="endpoint", hint="lw status")
         return target
@@ -264,9 +266,7 @@ def _take_parameters(ask: Ask, parameters: Any, subject_key: bytes) -> None:
         raise Unsupported(message, code="tensor.binary", field="parameters", hint="leave binary_data_output out")
     time, subject = parameters.get("time"), parameters.get("subject")
     if time is not None:
-        if type(time) is not str or len(time) > 40:
-            raise Invalid("parameters.time must be RFC 3339 text", code="time.form", field="parameters.time")
-        ask.at_us = parse_time(time, "parameters.time")
+        ask.at_us = moment(time, "parameters.time")
     if subject is not None:
         ask.subject = subjects.keyed_hash(subject_key, subjects.check(subject))
 
