@@ -18,7 +18,7 @@ from loopwright.kernel import canonical
 from loopwright.kernel.errors import NotFound, Unsupported
 from loopwright.kernel.op import Progress
 from loopwright.kernel.times import DAY, format_time
-from loopwright.models.model import Model
+from loopwright.models.value import Model
 from loopwright.releases import desk as desks
 from loopwright.releases import gates, work
 from loopwright.releases.desk import Desk
