@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from loopwright.data.declare import Data, Features
     from loopwright.pipelines.step import Step
     from loopwright.releases.model import GateSpec
-    from loopwright.releases.policy import WarmRecipe
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +42,6 @@ def endpoint(
     labels: "Data",
     target: str,
     gate: "GateSpec | None" = None,
-    policy: "WarmRecipe | None" = None,
     **options: Any,
 ) -> Endpoint:
     """Declare an endpoint; it takes effect when the project is run.
@@ -55,8 +53,7 @@ def endpoint(
         labels: the data that says what came true, with when it became known.
         target: the column of `labels` that the model predicts.
         gate: what must hold before a version is served; the default gate when absent.
-        policy: when to retrain and promote; the warm recipe when absent.
-        options: `timezone` (IANA, default UTC) of the daily blocks; `keep`, versions such as `delay@1` that stay in
+        options: `policy`, when to retrain and promote (`lw.warm()` when absent); `timezone` (IANA, default UTC) of the daily blocks; `keep`, versions such as `delay@1` that stay in
             shadow for ever; `log="required"` to refuse answers that cannot be logged.
 
     Raises:
@@ -64,7 +61,7 @@ def endpoint(
     """
     from loopwright.releases.declare import default_gate, warm
 
-    unknown = set(options) - {"timezone", "keep", "task", "log"}
+    unknown = set(options) - {"policy", "timezone", "keep", "task", "log"}
     if unknown:
         raise Invalid(f"lw.endpoint has no option {sorted(unknown)[0]!r}", code="endpoint.option", field=min(unknown))
     zone(options.get("timezone", "UTC"))
@@ -75,8 +72,7 @@ def endpoint(
         labels=labels,
         target=target,
         gate=gate if gate is not None else default_gate(),
-        policy=policy if policy is not None else warm(),
-        **{**options, "keep": _numbers(name, options.get("keep", ()))},
+        **{"policy": warm(), **options, "keep": _numbers(name, options.get("keep", ()))},
     )
     ENDPOINTS[name] = made
     return made
