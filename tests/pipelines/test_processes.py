@@ -152,7 +152,7 @@ space = house.open(Path(os.environ["ROOT"]))
 names = {"__name__": "__main__", "lw": lw}
 
 def cell(number, text):
-    name = f"/tmp/ipykernel_{os.getpid()}/{number}.py"
+    name = f"<cell {os.getpid()} {number}>"
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     exec(compile(text, name, "exec"), names)
 

@@ -201,6 +201,26 @@ def test_a_step_fed_with_equal_bytes_does_not_run_again(space: Space) -> None:
     assert list(CALLS) == ["numbers until 2013-04-01T04:00:00Z", "total", "numbers until 2013-03-01T00:00:00Z"]
 
 
+SEEN: dict[str, int] = {}
+
+
+@lw.step
+def filling() -> int:
+    SEEN["rows"] = 3
+    return 1
+
+
+@lw.step
+def using(data: Any = filling) -> int:
+    return data + len(SEEN)
+
+
+def test_what_a_step_leaves_in_a_module_is_no_input_of_the_next(space: Space) -> None:
+    assert not run(space, using).cached
+    SEEN.clear()  # as in a process that has just begun
+    assert run(space, using).cached
+
+
 def test_another_version_of_a_package_is_another_environment(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not run(space, numbers).cached
     assert run(space, numbers).cached

@@ -116,7 +116,9 @@ def traced(plan: Plan, step: Step[..., Any]) -> Traced:
                 hint="give JSON values, numpy arrays, pandas frames, Paths, declarations, functions or steps",
             )
     code = finished(tracer)
-    return Traced(code=code, params=params, environment=environment.environment(code.imports))
+    # tables are made by DuckDB, whatever the project imports itself
+    modules = (*code.imports, "duckdb") if code.declared else code.imports
+    return Traced(code=code, params=params, environment=environment.environment(modules))
 
 
 def _content(tracer: Tracer, value: Any) -> Any:

@@ -240,17 +240,15 @@ class Sources:
         return None if kept is None else kept.source
 
     def edited(self, source: Source) -> bool:
-        """Whether the file has changed since its module was loaded."""
+        """Whether the file's text has changed since its module was loaded."""
         kept = self._read.get(source.path)
-        return kept is not None and kept.stat != _stat(source.path)
+        if kept is None or kept.stat == _stat(source.path):
+            return False
+        return _text(source.path) != source.text
 
     def _load(self, path: str, namespace: dict[str, Any] | None) -> None:
         stat = _stat(path)
-        try:
-            with open(path, "rb") as stream:
-                text = stream.read()
-        except OSError:
-            text = _cell(path)
+        text = _text(path)
         try:
             source = Source(path, text, namespace)
         except (SyntaxError, ValueError):
@@ -270,10 +268,13 @@ def _stat(path: str) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _cell(path: str) -> bytes:
-    """The text of a notebook cell, which lies in Python's line cache under a name that is no file."""
-    import linecache
-
+def _text(path: str) -> bytes:
+    """The text of a file, or of a notebook's cell, which lies in Python's line cache under a name that is no file."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError:
+        import linecache
     return "".join(linecache.getlines(path)).encode()
 
 
