@@ -14,7 +14,7 @@ MODULES = [
     "ast",
     "collections",
     "dataclasses",
-    "decimal",
+    "_pydecimal",
     "enum",
     "functools",
     "inspect",
