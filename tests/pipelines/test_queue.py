@@ -40,8 +40,10 @@ def test_jobs_are_taken_in_the_order_in_which_they_came(space: Space) -> None:
 
 def test_an_action_cannot_become_another(space: Space) -> None:
     put(space, "a", seed=1)
+    put(space, "a", seed=2)
+    assert take(space).args == {"seed": 1}, "what was asked first stands"
     with pytest.raises(Conflict):
-        put(space, "a", seed=2)
+        space.write(lambda tx: queue.enqueue(tx, "a", "loop.check", {}))
     with pytest.raises(Invalid):
         put(space, "")
     with pytest.raises(Invalid):
