@@ -100,9 +100,10 @@ def test_one_up_a_project_and_down(project: Project) -> None:
     assert second["code"] == "up.running"
     assert str(where.pid) in second["message"] and where.control_url in second["message"]
     assert project.json("status")["server"]["pid"] == where.pid
+    until(lambda: len(family(where.pid)) >= 4)  # control, a worker, the job server and its child
     children = family(where.pid)
-    assert len(children) >= 4
     assert project.json("down") == {"schema": "lw.down/1", "stopped": True, "pid": where.pid}
+    project.process.wait()
     until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()])
     assert not (client.run_folder(project.folder) / client.UP).exists()
     assert project.json("down")["stopped"] is False

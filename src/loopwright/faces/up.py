@@ -271,6 +271,7 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
             return process, found
         time.sleep(0.05)
     process.terminate()
+    process.wait()
     raise Timeout(f"`lw up` did not answer in {READY_S:.0f} s", code="up.slow", hint=f"see {log}")
 
 
