@@ -331,7 +331,7 @@ class Bench:
             traceback.print_exc()
             for row in self.rows:
                 if row.id.startswith(prefixes) and row.id not in self.results:
-                    self.results[row.id] = Result(reason=f"{type(error).__name__}: {error}"[:500])
+                    self.results[row.id] = Result(reason=" ".join(f"{type(error).__name__}: {error}".split())[:500])
 
     def document(self) -> dict[str, Any]:
         place = self.evidence.relative_to(ROOT).as_posix()

@@ -237,9 +237,8 @@ RESCORE = """
 import sys
 import duckdb, numpy
 import loopwright as lw
-rows = duckdb.sql(
-    f"SELECT COLUMNS('in_(.*)') AS '\\1' FROM read_parquet('{sys.argv[2]}') ORDER BY at_us, request_id"
-).df()
+rows = duckdb.sql(f"SELECT COLUMNS('in_.*') FROM read_parquet('{sys.argv[2]}') ORDER BY at_us, request_id").df()
+rows.columns = [name.removeprefix("in_") for name in rows.columns]
 numpy.save(sys.argv[3], lw.load(sys.argv[1]).predict(rows))
 """
 
