@@ -94,7 +94,12 @@ def test_settings_are_read_written_and_refused(tmp_path: Path) -> None:
     assert settings.read(tmp_path).clock == "wall"
     settings.write(tmp_path, settings.Settings(clock="replay", start="2013-04-01T04:00", entry="flights.py"))
     assert settings.read(tmp_path).start_us == times.parse_time("2013-04-01T04:00:00Z")
-    for text, field in [('clock = "moon"', "clock"), ("colour = 1", "colour"), ('clock = "replay"', "start"), ("=", "TOML")]:
+    for text, field in [
+        ('clock = "moon"', "clock"),
+        ("colour = 1", "colour"),
+        ('clock = "replay"', "start"),
+        ("=", "TOML"),
+    ]:
         (tmp_path / "loopwright.toml").write_text(text)
         with pytest.raises(Invalid, match=field):
             settings.read(tmp_path)

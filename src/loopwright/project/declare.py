@@ -53,8 +53,9 @@ def endpoint(
         labels: the data that says what came true, with when it became known.
         target: the column of `labels` that the model predicts.
         gate: what must hold before a version is served; the default gate when absent.
-        options: `policy`, when to retrain and promote (`lw.warm()` when absent); `timezone` (IANA, default UTC) of the daily blocks; `keep`, versions such as `delay@1` that stay in
-            shadow for ever; `log="required"` to refuse answers that cannot be logged.
+        options: `policy`, when to retrain and promote (`lw.warm()` when absent); `timezone` (IANA, default UTC) of
+            the daily blocks; `keep`, versions such as `delay@1` that stay in shadow for ever; `task`, `binary` or
+            `regression`; `log="required"` to refuse answers that cannot be logged.
 
     Raises:
         Invalid: a name, option or column is not what it must be.
