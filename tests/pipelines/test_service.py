@@ -336,6 +336,22 @@ def test_equal_bytes_make_no_new_version(space: Space) -> None:
 
 
 @pytest.mark.usefixtures("models")
+def test_a_twin_becomes_a_version_when_it_is_asked_for(space: Space) -> None:
+    with hooks.unregistered():
+        twin = run(space, train)
+        assert twin.run.versions == [] and twin.result.weight == 1
+        assert run(space, train).cached
+    assert names.newest(space, "delay") is None
+    found = run(space, train)
+    assert found.cached and found.run.versions == ["delay@1"]
+    assert runs.get(space, twin.run.id).versions == ["delay@1"]
+    run(space, train, weight=2)
+    with hooks.unregistered():
+        assert run(space, train).cached
+    assert len(names.versions(space, "delay")) == 2
+
+
+@pytest.mark.usefixtures("models")
 def test_a_model_inside_a_result_is_registered_too(space: Space) -> None:
     @lw.step
     def both() -> Any:

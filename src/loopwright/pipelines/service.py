@@ -115,22 +115,26 @@ class _Execution:
             self.space.write(lambda tx: queries.drop_key(tx, key, run.id))
             return None
         action_id = self.action_id if step is self.plan.target else None
-        moved = [label for label, output in run.outputs.items() if self._outdated(output)]
-        if moved or action_id is not None:
+        due = [label for label, output in run.outputs.items() if self._due(output)]
+        if due or action_id is not None:
 
             def write(tx: Tx) -> dict[str, Output]:
                 if action_id is not None:
                     queries.keep_action(tx, action_id, run.id)
-                return {label: self._registered(tx, run.outputs[label], run.id) for label in moved}
+                made = {label: self._registered(tx, run.outputs[label], run.id) for label in due}
+                runs.add_versions(tx, run.id, made)
+                return made
 
             outputs = {**run.outputs, **self.space.write(write)}
             run = msgspec.structs.replace(run, outputs=outputs)
         return _outcome(self.space, run, cached=True)
 
-    def _outdated(self, output: Output) -> bool:
-        """Whether the output's name has moved on to other bytes since: then a hit is a version again."""
-        if output.version is None:
+    def _due(self, output: Output) -> bool:
+        """Whether a hit must register the output: it never was, or its name has moved on to other bytes since."""
+        if hooks.finisher(output.kind) is None:
             return False
+        if output.version is None:
+            return True
         newest = names.newest(self.space, output.version.rpartition("@")[0])
         return newest is None or newest.digest != output.digest
 

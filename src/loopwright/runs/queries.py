@@ -73,6 +73,11 @@ def close(tx: Tx, run: Run) -> bool:
     return changed == 1
 
 
+def set_outputs(tx: Tx, run_id: str, outputs: dict[str, Output]) -> None:
+    """Write the outputs of a run anew."""
+    tx.execute("UPDATE runs SET outputs = ? WHERE id = ?", (text(outputs), run_id))
+
+
 def find(tx: Tx, run_id: str) -> Run:
     """One run.
 

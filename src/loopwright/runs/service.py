@@ -86,6 +86,14 @@ def fail(tx: Tx, actor: str, run_id: str, logged: Logged, failure: Failure) -> R
     return run
 
 
+def add_versions(tx: Tx, run_id: str, outputs: dict[str, Output]) -> None:
+    """Say under which versions outputs of an ended run were registered later; one that has a version keeps it."""
+    held = queries.find(tx, run_id).outputs
+    new = {label: output for label, output in outputs.items() if held[label].version is None}
+    if new:
+        queries.set_outputs(tx, run_id, {**held, **new})
+
+
 def _ended(tx: Tx, run_id: str, logged: Logged, **changes: Any) -> Run:
     run = msgspec.structs.replace(
         queries.find(tx, run_id),
