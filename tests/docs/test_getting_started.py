@@ -1,13 +1,16 @@
 """Getting started is followed to the letter: every file it shows is written, every command it shows is run."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jsonschema
 import pages
 import pytest
+import write_schemas
 from pages import Block
 
 PAGE = "docs/getting-started.md"
@@ -49,7 +52,23 @@ def test_the_page_can_be_followed(shell: Shell, tmp_path: Path) -> None:
             assert pages.shows(command.shown, ran.stdout), f"{block.name}: {command.text} printed\n{ran.stdout}"
             done += 1
     assert done > 10
-    assert "order-9001" in shell("lw trace $(cat prediction.txt) --json").stdout
+    documents_fit(shell)
+
+
+def documents_fit(shell: Shell) -> None:
+    """What the commands of the followed project print with --json is what docs/schemas says."""
+    asked = {
+        "trace": "trace $(cat prediction.txt)", "show": "show late", "log": "log late", "events": "events",
+        "check": "check late", "status": "status", "fsck": "fsck",
+    }  # fmt: skip
+    assert set(asked) == set(write_schemas.STABLE)
+    for command, words in asked.items():
+        document = json.loads(shell(f"lw {words} --json").stdout)
+        jsonschema.validate(document, json.loads(write_schemas.file_of(command).read_text()))
+        if command == "trace":
+            assert (document["request_id"], document["label"], document["version"]) == ("order-9001", 1, "late@1")
+    stable = json.loads(shell("lw events --kind decision --stable --json").stdout)
+    assert [item["kind"] for item in stable["items"]] == ["gate.passed@1", "endpoint.deployed@1"]
 
 
 def test_the_readme_shows_the_same_project() -> None:
