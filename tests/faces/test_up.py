@@ -1,5 +1,6 @@
 """`lw up`: one a project, what dies is started again, what lives ends with it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -184,8 +185,11 @@ def test_a_client_says_when_nobody_answers(tmp_path: Path) -> None:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
     free.close()
-    with pytest.raises(LoopwrightError) as caught:
-        client.Client(f"http://127.0.0.1:{port}").json("GET", "/health")
+    with (
+        pytest.raises(LoopwrightError) as caught,
+        contextlib.closing(client.Client(f"http://127.0.0.1:{port}")) as caller,
+    ):
+        caller.json("GET", "/health")
     assert caught.value.code == "up.silent"
     with pytest.raises(LoopwrightError) as caught:
         client.connect(tmp_path)

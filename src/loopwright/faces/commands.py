@@ -73,8 +73,7 @@ def command(op: Op, name: str | None = None) -> click.Command:
 def _callback(op: Op) -> Callable[..., int]:
     def call(as_json: bool, **given: Any) -> int:
         values = {name: value for name, value in given.items() if value not in (None, ())}
-        space = spaces.current()
-        return run(op, space, _words(op, values), as_json=as_json)
+        return run(op, spaces.current(), values, as_json=as_json)
 
     return call
 
@@ -83,7 +82,7 @@ def run(op: Op, space: Space, raw: dict[str, Any], *, as_json: bool) -> int:
     """Bind, ask for permission, call, print; returns the exit code."""
     actor = access.local_actor()
     access.require(space, actor, op.action)
-    args = bind.bind(op, raw)
+    args = bind.bind(op, _words(op, raw))
     if bind.takes_progress(op):
         from loopwright.faces import progress
 
@@ -140,12 +139,19 @@ def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if param.is_bytes:
-            out[param.name] = sys.stdin.buffer.read() if value == "-" else Path(value).read_bytes()
-        elif bind.origin(param.type) is dict:
+            out[param.name] = _whole(param.name, value)
+        elif bind.origin(param.type) is dict and isinstance(value, tuple):
             out[param.name] = pairs(value, param.name)
         elif isinstance(value, tuple):
             out[param.name] = list(value)
     return out
+
+
+def _whole(field: str, place: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+    except OSError as error:
+        raise Invalid(f"{place} cannot be read: {error.strerror}", code="usage", field=field) from None
 
 
 def pairs(words: tuple[str, ...] | list[str], field: str) -> dict[str, Any]:

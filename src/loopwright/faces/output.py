@@ -30,8 +30,11 @@ def say(value: Any, *, schema: str, as_json: bool, render: Callable[[Any], str] 
 
 
 def document(value: Any, schema: str) -> dict[str, Any]:
-    """A result as the one document of `--json`; a list or a bare value stands under `items` or `value`."""
+    """A result as the one document of `--json`.
+
+    A list stands under `items`; a bare value, and one that has a field `schema` of its own, under `value`.
+    """
     built = msgspec.to_builtins(value, enc_hook=bind.plain, str_keys=True)
-    if isinstance(built, dict):
+    if isinstance(built, dict) and "schema" not in built:
         return {"schema": schema, **built}
     return {"schema": schema, "items" if isinstance(built, list) else "value": built}
