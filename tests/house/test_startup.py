@@ -61,7 +61,9 @@ def test_a_heavy_import_would_be_seen() -> None:
     assert modules & HEAVY == {"orjson"}
 
 
-@pytest.mark.parametrize("name", ["data", "features", "step", "model", "load", "gate", "endpoint", "run", "predictions"])
+@pytest.mark.parametrize(
+    "name", ["data", "features", "step", "model", "load", "gate", "endpoint", "run", "predictions"]
+)
 def test_every_name_of_the_face_resolves(name: str) -> None:
     import loopwright
 

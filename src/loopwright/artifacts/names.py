@@ -102,7 +102,7 @@ def resolve(space: Space, ref: str) -> Version:
     """
     match = _REF.fullmatch(ref)
     if match is None:
-        raise Invalid(f"{ref!r} is no address such as flights@7 or delay@prod~1", code="ref.form", field="ref")
+        raise Invalid(f"{ref!r} is no address such as delay@7 or delay@prod~1", code="ref.form", field="ref")
     name, at, back = valid_name(match["name"]), match["at"], int(match["back"] or 0)
     if at is not None and not at.isdigit():
         held = label_history(space, name, valid_name(at, "label"))

@@ -32,7 +32,7 @@ def show(space: Space, actor: str, *, ref: str | None = None) -> list[Shown]:
     """Show what an address names: a name, a version, a run, a prediction, an endpoint, an event; all names without one.
 
     Args:
-        ref: such as `flights@7`, `delay@prod~1`, `delay`, `run_...`, `pred_...` or `event:12`.
+        ref: such as `orders@7`, `delay@prod~1`, `delay`, `run_...`, `pred_...` or `event:12`.
 
     Raises:
         NotFound: it names nothing.
