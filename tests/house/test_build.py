@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -79,3 +80,33 @@ def test_make_knows_its_verbs(verb: str) -> None:
     ran = subprocess.run(["make", "-n", "-B", verb], cwd=rules.ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "--use-pep517 -r requirements/dev.txt" in ran.stdout, "every verb builds the environment first"
+
+
+SYSTEM = rules.ROOT / "requirements" / "system.sh"
+
+
+def system(**env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", str(SYSTEM)], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+
+
+def test_a_machine_that_has_all_is_left_alone(tmp_path: Path) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho installing >&2\nexit 1\n")
+    apt.chmod(0o755)
+    ran = system(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}", PY=sys.executable)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_a_python_that_is_too_old_is_said(tmp_path: Path) -> None:
+    old = tmp_path / "python3.9"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    ran = system(PY=str(old))
+    assert ran.returncode == 1
+    assert "older than 3.11" in ran.stderr
+    assert "no /nowhere/python found" in system(PY="/nowhere/python").stderr
+
+
+@pytest.mark.parametrize("script", sorted((rules.ROOT / "requirements").glob("*.sh")), ids=lambda p: p.name)
+def test_scripts_parse(script: Path) -> None:
+    assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
