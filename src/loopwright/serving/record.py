@@ -75,6 +75,24 @@ def read(
             yield columns, _decode_rows(packed)
 
 
+def count(path: Path, until_us: int) -> int:
+    """How many rows of a spool lie before a moment; a frame that lies before it whole is not unpacked."""
+    found = 0
+    for payload in frames.read_frames(path):
+        kind, *rest = _decode(payload)
+        if kind == _HEADER or rest[0] >= until_us:
+            continue
+        found += _length(rest[2]) if rest[1] < until_us else sum(r.at_us < until_us for r in _decode_rows(rest[2]))
+    return found
+
+
+def _length(packed: bytes) -> int:
+    """The number of items of a msgpack array, read from its head."""
+    if packed[0] & 0xF0 == 0x90:
+        return packed[0] & 0x0F
+    return int.from_bytes(packed[1:3] if packed[0] == 0xDC else packed[1:5])
+
+
 def whole_bytes(path: Path) -> int:
     """The size of a spool up to its torn tail."""
     return sum(len(payload) + _FRAME_HEAD_BYTES for payload in frames.read_frames(path))
