@@ -101,7 +101,7 @@ def test_a_guarded_label_moves_only_with_the_permit_for_just_that(space: Space) 
         issue("1", "fail")
     late = issue("1")
     now = space.clock.now_us()
-    space.write(lambda tx: clock.advance(space, tx, "replay", now + 2 * HOUR))
+    space.write(lambda tx: clock.advance(tx, "replay", now + 2 * HOUR))
     with pytest.raises(Forbidden, match="expired"):
         space.write(lambda tx: names.move(tx, ME, "delay", "prod", 1, permit=late))
     good = issue("1")

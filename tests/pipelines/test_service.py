@@ -126,7 +126,7 @@ def test_until_is_a_moment_before_the_key_is_made(space: Space) -> None:
     first = run(space, numbers)
     assert first.run.params["until"] == "2013-04-01T04:00:00Z"
     assert run(space, numbers, until="2013-04-01T00:00:00-04:00").cached, "the same moment by another spelling"
-    space.write(lambda tx: clock.advance(space, tx, ME, parse_time("2013-04-01T04:00:01Z")))
+    space.write(lambda tx: clock.advance(tx, ME, parse_time("2013-04-01T04:00:01Z")))
     assert not run(space, numbers).cached
 
 

@@ -129,7 +129,7 @@ def test_a_switch_of_routes_fails_no_request(worker: Running, ready: Space) -> N
 
 def test_the_clock_reaches_the_workers(worker: Running, ready: Space) -> None:
     later = ready.clock.now_us() + 3_600_000_000
-    ready.write(lambda tx: clock.advance(ready, tx, ME, later))
+    ready.write(lambda tx: clock.advance(tx, ME, later))
     assert publish.wait_applied(ready, publish.publish(ready), clock_us=later) == 1
 
 

@@ -108,10 +108,10 @@ def test_events_come_back_in_order_and_by_kind(space: Space) -> None:
 
 def test_a_replay_clock_moves_forward_only_and_is_for_life(space: Space) -> None:
     now = space.clock.now_us()
-    space.write(lambda tx: clock.advance(space, tx, "replay", now + 5))
+    space.write(lambda tx: clock.advance(tx, "replay", now + 5))
     assert space.clock.now_us() == now + 5
     with pytest.raises(Conflict):
-        space.write(lambda tx: clock.advance(space, tx, "replay", now))
+        space.write(lambda tx: clock.advance(tx, "replay", now))
     (space.root / "loopwright.toml").write_text('clock = "wall"\n')
     with pytest.raises(Conflict, match="keeps its clock"):
         house.open(space.root)
@@ -119,7 +119,7 @@ def test_a_replay_clock_moves_forward_only_and_is_for_life(space: Space) -> None
 
 def test_the_wall_clock_cannot_be_driven(wall_space: Space) -> None:
     with pytest.raises(Conflict):
-        wall_space.write(lambda tx: clock.advance(wall_space, tx, "replay", 0))
+        wall_space.write(lambda tx: clock.advance(tx, "replay", 0))
 
 
 def test_a_newer_store_is_refused_with_the_pip_line(space: Space) -> None:

@@ -152,7 +152,7 @@ class Scheduler:
         asked.set_result(self.state())
 
     def _move(self, to_us: int) -> None:
-        self.space.write(lambda tx: clocks.advance(self.space, tx, "replay", to_us))
+        self.space.write(lambda tx: clocks.advance(tx, "replay", to_us))
 
     def _settle(self) -> None:
         """Let the loop do all that is due, then see that the workers have the routes and the time."""

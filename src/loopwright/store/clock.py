@@ -1,16 +1,11 @@
 """The clock of a Space that a replay drives: one stored moment, moved in stops."""
 
-from typing import TYPE_CHECKING
-
 from loopwright.kernel.clock import Mode
 from loopwright.kernel.errors import Conflict
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.times import format_time
 from loopwright.store import ledger
 from loopwright.store.database import Database, Tx
-
-if TYPE_CHECKING:
-    from loopwright.store.space import Space
 
 CLOCK_ADVANCED = EventKind("clock.advanced@1", "the clock was moved to {to}")
 EVENTS = [CLOCK_ADVANCED]
@@ -30,13 +25,13 @@ class ReplayClock:
             return tx.now_us()
 
 
-def advance(space: "Space", tx: Tx, actor: str, to_us: int) -> int:
+def advance(tx: Tx, actor: str, to_us: int) -> int:
     """Move a replay clock to the next stop and return the event's sequence number.
 
     Raises:
         Conflict: the Space runs on the wall clock, or the stop lies in the past.
     """
-    if space.clock.mode != "replay":
+    if not tx.replay:
         raise Conflict(
             "this Space runs on the wall clock; a replay needs a Space of its own",
             code="clock.wall",

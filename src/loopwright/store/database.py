@@ -22,11 +22,11 @@ _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_tim
 
 
 class Tx:
-    """A transaction: the only way to the tables."""
+    """A transaction: the only way to the tables. `replay` says that a replay drives the Space's time."""
 
     def __init__(self, connection: sqlite3.Connection, replay: bool) -> None:
         self._connection = connection
-        self._replay = replay
+        self.replay = replay
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Run a statement and return the number of rows that it changed."""
@@ -51,7 +51,7 @@ class Tx:
 
     def now_us(self) -> int:
         """The Space's time inside this transaction."""
-        if self._replay:
+        if self.replay:
             return int(self.value("SELECT now_us FROM clock"))
         return machine_us()
 
