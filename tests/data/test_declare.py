@@ -73,7 +73,7 @@ def test_features_come_in_the_order_of_the_declaration() -> None:
         ],
     )
     assert made.outputs == ("origin", "hour_of", "sky", "temp", "n", "m")
-    assert made.nullable == ("sky", "temp", "m")
+    assert made.nullable == ("sky", "temp", "n", "m")
     assert [source.name for source in made.sources] == ["asks", "weather", "left"]
     made.require(["m", "origin"])
     with pytest.raises(Invalid, match="leak: no feature of f"):

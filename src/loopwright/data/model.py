@@ -111,14 +111,8 @@ class FeaturesSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nullable(self) -> tuple[str, ...]:
-        """The features that may be unknown when asked for, whatever the rows at hand show."""
-        names: list[str] = []
-        for join in self.joins:
-            if isinstance(join, Window):
-                names += [o.out for o in join.outputs if o.how != "count"]
-            else:
-                names += join_outputs(join)
-        return tuple(names)
+        """The features that may be unknown when asked for, whatever the rows at hand show: all that are joined."""
+        return tuple(out for join in self.joins for out in join_outputs(join))
 
     @property
     def sources(self) -> tuple[DataSpec, ...]:
