@@ -127,6 +127,12 @@ def project(deployed: Path, tmp_path: Path) -> Iterator[Project]:
         made.stop()
 
 
+@pytest.fixture
+def project_at() -> Callable[[Path], Project]:
+    """A project in a folder of the test's own choice."""
+    return Project
+
+
 @pytest.fixture(scope="module")
 def served(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, client.Running]]:
     """A deployed project that is served, for the tests of one file."""

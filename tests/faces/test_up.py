@@ -194,3 +194,38 @@ def test_a_client_says_when_nobody_answers(tmp_path: Path) -> None:
     with pytest.raises(LoopwrightError) as caught:
         client.connect(tmp_path)
     assert caught.value.code == "up.missing"
+
+
+def test_a_project_on_the_wall_clock(tmp_path: Path, project_at: Callable[[Path], Project]) -> None:
+    made = project_at(tmp_path / "wall")
+    made.folder.mkdir()
+    made.lw("init")
+    where = made.start()
+    try:
+        with contextlib.closing(client.Client(where.control_url)) as caller:
+            until(lambda: caller.json("GET", "/api/v1/clock")["settled"])
+            clock = caller.json("GET", "/api/v1/clock")
+            assert (clock["mode"], clock["next"], clock["problem"]) == ("wall", None, None)
+            with pytest.raises(LoopwrightError) as caught:
+                caller.json("POST", "/api/v1/clock/advance", {"to": "2030-01-01"})
+            assert caught.value.code == "clock.wall"
+    finally:
+        made.stop()
+
+
+def test_a_changed_project_is_loaded_anew_and_routes_reach_the_workers(project: Project) -> None:
+    where = project.start()
+    file = project.folder / "project.py"
+    file.write_text(file.read_text().replace("trees: int = 10", "trees: int = 12"))
+    version = project.json("run")["versions"][0]
+    number = int(version.rpartition("@")[2])
+    assert number > 1
+    found = project.json("deploy", version, "--shadow")
+    assert found["workers"] == 1
+    assert infer(where, "now")[0] == 200
+    seen = project.json("api", "serving.get_prediction", "endpoint=tiny", "id=now")
+    assert set(seen["scores"]) == {"1", str(number)}
+    replayed = ("replay", "tiny", "--requests", "requests.parquet", "--labels", "labels.csv", "--until", "2020-02-01")
+    assert project.json(*replayed)["complete"]
+    newest = project.json("api", "artifacts.list_versions", "name=tiny")["items"][-1]
+    assert project.json("api", "runs.get_run", f"run={newest['run']}")["params"]["trees"] == 12

@@ -119,8 +119,9 @@ def main(house: Callable[[], House], argv: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else OK
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        told = str(error.__cause__ or error)  # click raises its Abort from the KeyboardInterrupt
+        click.echo(f"interrupted: {told}" if told else "interrupted", err=True)
         return INTERRUPTED
     except click.ClickException as error:
         return report(_misuse(error, words), as_json="--json" in words)

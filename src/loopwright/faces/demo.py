@@ -216,8 +216,8 @@ def play(house: House, demo: Demo, order: replay.Order, *, quiet: bool) -> Outco
     with live.view(feed, to_stderr=quiet) as shown:
 
         def watch(summary: replay.Summary) -> None:
-            status = f"sent {summary.sent:,}  answered {summary.answered:,}  failed {summary.failed:,}"
-            shown.show(status)
+            done = f"{summary.share:.0%}, {summary.seconds:.0f} s"
+            shown.show(f"{done}   {summary.doing}   sent {summary.sent:,}  failed {summary.failed:,}")
 
         shown.show()
         summary = replay.run(demo.folder, order, files, watch)
@@ -228,10 +228,10 @@ def play(house: House, demo: Demo, order: replay.Order, *, quiet: bool) -> Outco
 def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
     """What a demo came to."""
     totals = feed.totals()
-    logged, joined = counted(feed.space, demo.sheet.endpoint)
+    logged, joined, last = counted(feed.space, demo.sheet.endpoint)
     events = feed.decisions()
     ask = f"cd {shlex.quote(str(demo.folder))}"
-    tries = [ask, f"lw trace {summary.last_prediction}"] if summary.last_prediction else [ask]
+    tries = [ask, f"lw trace {last}"] if last else [ask]
     endpoint = demo.sheet.endpoint
     tries += [f"lw show {endpoint}", f"lw log {endpoint}", "lw events --kind decision", f"lw watch {endpoint} --once"]
     return Outcome(
@@ -245,7 +245,7 @@ def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
         joined=joined,
         loss_served=totals.served,
         loss_frozen=totals.frozen,
-        promotions=[told(event) for event in events if event.kind.startswith("version.promoted@")],
+        promotions=promotions(events),
         alarms=[told(event) for event in events if event.kind.startswith("alarm.opened@")],
         seconds=summary.seconds,
         errors=summary.errors,
@@ -253,14 +253,28 @@ def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
     )
 
 
-def counted(space: Space, endpoint: str) -> tuple[int, int]:
-    """How many requests were logged, and how many of them have their label."""
+def counted(space: Space, endpoint: str) -> tuple[int, int, str | None]:
+    """How many requests were logged, how many of them have their label, and the id of the last prediction."""
     from loopwright.serving import predictions
 
     with predictions.connect() as con:
         predictions.joined(con, space, endpoint, space.clock.now_us() + 1)
-        logged, joined = con.execute("SELECT count(*), count(label) FROM judged").fetchone()
-    return int(logged), int(joined)
+        logged, joined, last = con.execute("SELECT count(*), count(label), max_by(id, at_us) FROM judged").fetchone()
+    return int(logged), int(joined), last
+
+
+def promotions(events: list[Any]) -> list[str]:
+    """Each promotion, with the reason for which the gate had let the version through."""
+    passed: dict[Any, str] = {}
+    out = []
+    for event in events:
+        if event.kind.startswith("gate.passed@"):
+            passed[event.data.get("candidate")] = str(event.data.get("reason"))
+        elif event.kind.startswith("version.promoted@"):
+            version = event.data.get("version")
+            why = passed.get(version, "it was deployed by hand")
+            out.append(f"{event.at[:10]}  version {version} for {event.data.get('replaced')}: {why}")
+    return out
 
 
 def told(event: Any) -> str:

@@ -230,6 +230,9 @@ def do(house: House, space: Space, job: Job) -> None:
             queue.finish(space, job, error=told, final=isinstance(error, Invalid | Unsupported | NotFound))
             return
     queue.finish(space, job, result=result)
+    if not (folder / "console").stat().st_size:  # nothing was printed: nothing to keep
+        (folder / "console").unlink()
+        folder.rmdir()
 
 
 def here(house: House) -> Callable[[Space, str], None]:

@@ -47,17 +47,30 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What a replay has done in this run of it."""
+    """What a replay has done in this run of it.
+
+    Args:
+        repeated: requests that were sent twice because their connection was lost.
+        too_early: requests of the file from before the Space's clock began.
+        left_out: columns of the file that the endpoint does not ask for.
+        share: of the time from the clock's start to the last label that is behind.
+        doing: what goes on: requests and labels are sent, or the loop settles what is due.
+        seed, overlap: of the order: within a stop a request may be sent up to `overlap` places late.
+    """
 
     endpoint: str
     clock: str = ""
     resumed_at: str = ""
     complete: bool = False
+    share: float = 0.0
+    doing: str = ""
     sent: int = 0
     answered: int = 0
     failed: int = 0
     repeated: int = 0
     labels: int = 0
+    too_early: int = 0
+    left_out: list[str] = []
     stops: int = 0
     seconds: float = 0.0
     seed: int = 0
@@ -80,7 +93,7 @@ class Replay:
         from loopwright.faces.sender import Sender
 
         self.order, self.recording, self.watcher = order, recording, watcher
-        self.summary = Summary(endpoint=order.endpoint, seed=order.seed)
+        self.summary = Summary(endpoint=order.endpoint, seed=order.seed, left_out=recording.left_out)
         self._control = Client(where.control_url, timeout_s=None)
         self._sender = Sender(where.data_url, CONNECTIONS)
         self._head = self._sender.head("POST", f"/v2/models/{order.endpoint}/infer")
@@ -95,6 +108,7 @@ class Replay:
             start, now = parse_time(clock["start"]), parse_time(clock["now"])
             self.summary.resumed_at = self.summary.clock = clock["now"]
             end = self._end(start)
+            self.summary.too_early = self.recording.span(-(2**62), start).requests
             span = self.recording.span(start, end)
             self._began_s, self._from_us = monotonic_s(), now
             last = max(span.last_us, span.last_known_us)
@@ -104,10 +118,13 @@ class Replay:
                 if stop is None:
                     break
                 await self._stop(now, stop, (start, end))
+                self._note("settles")
                 clock = await self._advance(stop)
                 now = parse_time(clock["now"])
-                self._note(clock["now"])
-            self.summary.complete = True
+                self.summary.clock, self.summary.stops = clock["now"], self.summary.stops + 1
+                self.summary.share = round(min(1.0, (now - start) / (last - start)), 4)
+                self._note("sends")
+            self.summary.complete, self.summary.share = True, 1.0
         finally:
             self._sender.close()
             self._control.abort()
@@ -216,9 +233,8 @@ class Replay:
         closes = (parse_time(event["at"]) for event in found if event["kind"].startswith("block.closed@"))
         return max(closes, default=0) > last_us
 
-    def _note(self, clock: str) -> None:
-        self.summary.clock = clock
-        self.summary.stops += 1
+    def _note(self, doing: str) -> None:
+        self.summary.doing = doing
         self.summary.repeated = self._sender.repeated
         self.summary.seconds = round(monotonic_s() - self._began_s, 3) if self._began_s else 0.0
         self.watcher(self.summary)
@@ -284,7 +300,12 @@ def run(root: Path, order: Order, files: tuple[Path, Path], watcher: Watcher = s
     try:
         check_clock(where)
         recording = Recording(*files, inputs_of(where, order.endpoint))
-        return _loop(Replay(order, where, recording, watcher))
+        replay = Replay(order, where, recording, watcher)
+        try:
+            return _loop(replay)
+        except KeyboardInterrupt:
+            at = replay.summary.clock or "its start"
+            raise KeyboardInterrupt(f"the clock stands at {at}; the same command goes on from there") from None
     finally:
         if own is not None:
             own.send_signal(signal.SIGTERM)
@@ -355,6 +376,10 @@ def told(summary: Summary) -> str:
         f"the clock stands at {summary.clock}: {state}; {summary.stops} stops in {summary.seconds:.0f} s",
         *(f"failed {text}" for text in summary.errors),
     ]
+    if summary.too_early:
+        lines.append(f"{summary.too_early:,} requests lie before the clock's start and were left out")
+    if summary.left_out:
+        lines.append(f"columns that {summary.endpoint} does not ask for: {', '.join(summary.left_out)}")
     if summary.last_prediction:
         lines.append(f"next: lw trace {summary.last_prediction}")
     return "\n".join(lines)
