@@ -88,6 +88,13 @@ def test_a_job_that_kills_its_process_thrice_has_failed(space: Space) -> None:
     assert queue.requeue_running(space) == []
 
 
+def test_a_job_is_not_to_blame_for_the_end_of_its_server(space: Space) -> None:
+    put(space, "a")
+    for _ in range(5):
+        assert take(space).attempt == 1
+        assert len(queue.requeue_running(space, blame=False)) == 1
+
+
 def test_many_take_and_none_is_taken_twice(space: Space) -> None:
     for number in range(40):
         put(space, f"action {number}")

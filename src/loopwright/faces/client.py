@@ -15,11 +15,13 @@ from typing import Any
 import msgspec
 
 from loopwright.faces import bind
+from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, NotFound, Unavailable
 from loopwright.kernel.op import Op
 from loopwright.store.space import HOME
 
 LOCK, UP = "up.lock", "up.json"
+_STALE_S = 2.0
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
@@ -82,26 +84,27 @@ class Client:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
+        self._used_s = 0.0
 
     def request(self, verb: str, path: str, body: bytes | None = None, kind: str = JSON) -> tuple[int, bytes]:
-        """Send one request and return status and body; a connection that had gone stale is opened again once.
+        """Send one request and return status and body.
 
         Raises:
-            Unavailable: nobody answers there.
+            Unavailable: nobody answers there; whether a command was taken is then not known.
         """
         headers = {"content-type": kind} if body is not None else {}
-        for attempt in (1, 2):
-            fresh = self._connection is None
-            connection = self._connection = self._connection or self._open()
-            try:
-                connection.request(verb, path, body, headers)
-                response = connection.getresponse()
-                return response.status, response.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                if fresh or attempt == 2:
-                    raise Unavailable(f"{self.url} does not answer: {error}", code="up.silent", hint="lw up") from None
-        raise AssertionError("unreachable")
+        if monotonic_s() - self._used_s > _STALE_S:
+            self.close()  # the server may be closing it just now
+        connection = self._connection = self._connection or self._open()
+        try:
+            connection.request(verb, path, body, headers)
+            response = connection.getresponse()
+            answer = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise Unavailable(f"{self.url} does not answer: {error}", code="up.silent", hint="lw up") from None
+        self._used_s = monotonic_s()
+        return answer
 
     def _open(self) -> http.client.HTTPConnection:
         parts = urllib.parse.urlsplit(self.url)

@@ -60,7 +60,7 @@ class Server:
     def run(self) -> None:
         """Fork children until told to stop; starts itself anew when another project is accepted."""
         signal.signal(signal.SIGTERM, self._told)
-        self.loaded = self._prepare()
+        self.loaded = self._prepare(blame=False)
         self._preload()
         gc.collect()
         gc.freeze()
@@ -102,14 +102,17 @@ class Server:
             self._reap()
         if not self.stopping:
             time.sleep(_BACK_OFF_S)
-            self._prepare()
+            self._prepare(blame=True)
 
-    def _prepare(self) -> Loaded:
-        """In a child of its own: requeue what an earlier server left running, and write the accepted project out."""
+    def _prepare(self, *, blame: bool) -> Loaded:
+        """In a child of its own: requeue what was cut off, and write the accepted project out.
+
+        A job is to blame for its process's end, but not for that of an earlier server.
+        """
         reading, writing = os.pipe()
 
         def ready() -> None:
-            os.write(writing, msgspec.json.encode(prepare(self.house, self.root)))
+            os.write(writing, msgspec.json.encode(prepare(self.house, self.root, blame=blame)))
 
         pid = self._fork(ready)
         os.close(writing)
@@ -158,14 +161,14 @@ class Server:
             os._exit(code)
 
 
-def prepare(house: House, root: Path) -> Loaded:
+def prepare(house: House, root: Path, *, blame: bool) -> Loaded:
     """Give interrupted jobs back to the queue and write the accepted project out."""
     from loopwright.pipelines import queue
     from loopwright.project import service as project
 
     space = house.open(root)
     try:
-        queue.requeue_running(space)
+        queue.requeue_running(space, blame=blame)
         return _accepted(space, project)
     finally:
         space.close()
@@ -247,7 +250,7 @@ def here(house: House) -> Callable[[Space, str], None]:
                 time.sleep(_LOOK_S)
                 continue
             try:
-                queue.requeue_running(space)
+                queue.requeue_running(space, blame=False)
                 mine = queue.claim(space)
                 if mine is not None:
                     do(house, space, mine)

@@ -50,6 +50,15 @@ def _death_signal() -> Callable[[int], None]:
     return lambda number: prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
+def alive(pid: int) -> bool:
+    """Whether a process of this user is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def lock(path: Path, *, wait_s: float) -> int | None:
     """Take an exclusive lock that the kernel lets go when this process dies; None when it stays taken.
 

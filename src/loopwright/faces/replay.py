@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from loopwright.faces import client, output, up
+from loopwright.faces import client, output, processes, up
 from loopwright.faces.client import Client
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, NotFound, Unavailable
@@ -95,11 +95,11 @@ class Replay:
         self.order, self.recording, self.watcher = order, recording, watcher
         self.summary = Summary(endpoint=order.endpoint, seed=order.seed, left_out=recording.left_out)
         self._control = Client(where.control_url, timeout_s=None)
+        self._supervisor = where.pid
         self._sender = Sender(where.data_url, CONNECTIONS)
         self._head = self._sender.head("POST", f"/v2/models/{order.endpoint}/infer")
         self._began_s = 0.0
         self._from_us = 0
-        self._marks = [0, 0]
 
     async def run(self) -> Summary:
         """Go on from where the Space's clock stands until all is sent and the last labels are judged."""
@@ -207,7 +207,7 @@ class Replay:
             try:
                 return await asyncio.to_thread(call)
             except Unavailable:
-                if monotonic_s() > until:
+                if monotonic_s() > until or not processes.alive(self._supervisor):
                     raise
                 await asyncio.sleep(_POLL_S)
 

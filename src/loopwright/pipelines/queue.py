@@ -111,13 +111,18 @@ def listed(space: Space, state: JobState | None = None, limit: int = 100) -> Seq
     return [_job(row) for row in rows]
 
 
-def requeue_running(space: Space) -> list[str]:
+def requeue_running(space: Space, *, blame: bool = True) -> list[str]:
     """Let the jobs that were cut off wait again, or fail those that were cut off too often; returns their ids.
 
-    Only for the job server, at its start: nothing may be under way.
+    Only for the job server, at its start or when none of its children lives: nothing may be under way.
+
+    Args:
+        blame: whether the attempt counts; not when the job's server was ended with it.
     """
 
     def back(tx: Tx) -> list[str]:
+        if not blame:
+            tx.execute("UPDATE jobs SET attempt = attempt - 1 WHERE state = 'running'")
         rows = tx.query(
             "UPDATE jobs SET state = CASE WHEN attempt <= ? THEN 'queued' ELSE 'failed' END,"
             " error = CASE WHEN attempt <= ? THEN NULL ELSE ? END, finished_us = ?"
