@@ -55,7 +55,7 @@ def better(metric: str, found: Gain | None, *, by: float, min_days: int, who: st
         "interval": [round(x / found.loss, 6) for x in interval] if interval and found.loss else None,
     }
     way = "lower" if found.per_row >= 0 else "higher"
-    reason = f"{_percent(abs(found.share))} {way} {word} than {who} over {_days(days)} (needs {_percent(by)})"
+    reason = f"{percent(abs(found.share))} {way} {word} than {who} over {_days(days)} (needs {percent(by)})"
     kept = found.per_row >= by * found.loss
     return Verdict(outcome="pass" if kept else "fail", check="better", reason=reason, evidence=evidence)
 
@@ -158,7 +158,8 @@ def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count} days"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as people read it, such as `1.9 %`."""
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
 
 

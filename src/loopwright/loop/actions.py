@@ -20,7 +20,6 @@ from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
 from loopwright.releases.model import Rollout
 from loopwright.releases.work import JobFailed, Submit
-from loopwright.serving import routes
 from loopwright.store import ledger
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -114,7 +113,9 @@ def _guards(space: Space, desk: Desk, rollout: Rollout, at_us: int, submit: Subm
 
 
 def _cycle(space: Space, desk: Desk, at_us: int, submit: Submit | None) -> None:
-    cycle = space.write(lambda tx: _begin(tx, desk, at_us))
+    with space.read() as tx:
+        found = queries.at(tx, desk.name, at_us)
+    cycle = found or space.write(lambda tx: _begin(tx, desk, at_us))
     if cycle.state == "train":
         cycle = _train(space, desk, cycle, submit)
     if cycle.state == "gate" and cycle.version is not None:
@@ -224,10 +225,3 @@ def _gate(tx: Tx, desk: Desk, package: gates.Package, at_us: int) -> None:
     if result.verdict.passed:
         service.open_rollout(tx, desk, package.version, seq, at_us=at_us)
         moves.reroute(tx, desk)
-
-
-def tidy(tx: Tx, desk: Desk) -> bool:
-    """Let routes go that nothing needs any more; says whether any did. Who answers is never changed here."""
-    before = routes.routes_in(tx, desk.name)
-    moves.reroute(tx, desk)
-    return before != routes.routes_in(tx, desk.name)

@@ -7,7 +7,9 @@ from loopwright.loop import actions, moments
 from loopwright.loop.model import Due, EndpointState, Next
 from loopwright.monitors import queries as monitors
 from loopwright.releases import desk as desks
+from loopwright.releases import moves
 from loopwright.releases import queries as releases
+from loopwright.releases.desk import Desk
 from loopwright.releases.work import Submit
 from loopwright.serving import publish, routes
 from loopwright.store.database import Tx
@@ -38,7 +40,10 @@ def settle(space: Space, submit: Submit | None = None) -> Iterator[Due]:
         if _generation(space) != before:
             apply(space)
         yield due
-    if space.write(_tidy):
+    with space.read() as tx:
+        untidy = bool(_untidy(tx))
+    if untidy:
+        space.write(_tidy)
         apply(space)
 
 
@@ -58,9 +63,15 @@ def _generation(space: Space) -> int:
         return routes.generation(tx)
 
 
-def _tidy(tx: Tx) -> bool:
-    changed = [actions.tidy(tx, desks.find(tx, name)) for name in releases.endpoints(tx)]
-    return any(changed)
+def _untidy(tx: Tx) -> list[Desk]:
+    """The endpoints with routes that nothing needs any more."""
+    found = [desks.find(tx, name) for name in releases.endpoints(tx)]
+    return [desk for desk in found if routes.routes_in(tx, desk.name) != moves.wanted(tx, desk)]
+
+
+def _tidy(tx: Tx) -> None:
+    for desk in _untidy(tx):
+        moves.reroute(tx, desk)
 
 
 def state(space: Space, endpoint: str) -> EndpointState:

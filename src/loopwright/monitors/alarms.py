@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loopwright.checks import scores
+from loopwright.checks.verdicts import percent
 from loopwright.kernel import canonical
 from loopwright.kernel.times import DAY
 from loopwright.kernel.verdict import Verdict
@@ -80,9 +81,9 @@ def verdict(found: Window | None, reference: float | None, limits: Limits, *, bi
     }
     against = []
     if binary and abs(bias) > limits.bias:
-        against.append(f"predicted {found.mean_score:.1%} on average, {found.label_rate:.1%} came true")
+        against.append(f"predicted {percent(found.mean_score)} on average, {percent(found.label_rate)} came true")
     if reference is not None and found.skill is not None and found.skill < limits.skill_share * reference:
-        against.append(f"skill {found.skill:.3f}, under {limits.skill_share:.0%} of the reference {reference:.3f}")
+        against.append(f"skill {found.skill:.3f}, under {percent(limits.skill_share)} of the reference {reference:.3f}")
     evidence = {"days": found.days, "figures": figures}
     if against:
         reason = f"over {days} days to {found.days[-1]}: {'; '.join(against)}"

@@ -113,7 +113,7 @@ BLOCK_CLOSED = EventKind(
 BLOCK_FAILED = EventKind("block.failed@1", "{endpoint}: {day} could not be closed and counts for nothing: {reason}")
 CONTRACT_BROKEN = EventKind(
     "contract.broken@1",
-    "{endpoint}: {told} on {day}; the requests were answered, and lw api monitors.list_flags names them",
+    "{endpoint}: {told} on {day}; the requests were answered, `lw api monitors.list_flags` names some",
 )
 ALARM_OPENED = EventKind(
     "alarm.opened@1", "ALARM on {endpoint}: {reason}", decision=True, stable=("alarm", "reason", "days", "figures")

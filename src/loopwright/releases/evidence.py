@@ -19,6 +19,7 @@ from loopwright.kernel.errors import NotFound, Unsupported
 from loopwright.kernel.op import Progress
 from loopwright.kernel.times import DAY, format_time
 from loopwright.models.value import Model
+from loopwright.pipelines import queue
 from loopwright.releases import desk as desks
 from loopwright.releases import gates, work
 from loopwright.releases.desk import Desk
@@ -66,9 +67,19 @@ def twin(space: Space, desk: Desk, package: gates.Package, submit: work.Submit |
         target=spec.target,
     )
     digest = names.get(space, spec.model, package.version).digest
-    action_id = canonical.digest(["twin", msgspec.to_builtins(ask), digest])
+    action_id = _fresh(space, ["twin", msgspec.to_builtins(ask), digest])
     task = work.Task(action_id=action_id, kind=TWIN, args=msgspec.to_builtins(ask), handler=train_twin)
     return msgspec.convert(work.do(space, task, submit), gates.TwinScore)
+
+
+def _fresh(space: Space, what: list[Any]) -> str:
+    """The id of an action that may be tried again after its job has failed."""
+    for attempt in range(10_000):
+        action_id = canonical.digest([*what, attempt])
+        job = queue.get(space, action_id)
+        if job is None or job.state != "failed":
+            return action_id
+    raise Unsupported("this has failed too often", code="gate.twin", field="gate")
 
 
 def train_twin(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:

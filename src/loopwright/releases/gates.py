@@ -93,11 +93,12 @@ def later(tx: Tx, desk: Desk, package: Package) -> GateResult:
     """The gate of a later version, on the paired days of the recipe (or of the version itself, made by hand)."""
     champion = queries.champion(tx, desk.name)
     assert champion is not None
-    tested = rules.compare(desk.recipe, book(tx, desk), champion, stand_ins(tx, desk, package, champion))
     days = book(tx, desk)
+    tested = rules.compare(desk.recipe, days, champion, stand_ins(tx, desk, package, champion))
+    enough = len(tested.pairs) >= desk.recipe.min_blocks
     found = [rules.better(desk.recipe, desk.better, tested, desk.spec.model)]
     for check in desk.gate.checks:
-        if isinstance(check, Floor):
+        if isinstance(check, Floor) and enough:
             found.append(rules.floor_on_days(check, days, tested, metric=desk.metric))
         elif isinstance(check, KnownInTime):
             found.append(_known(tx, desk, package))

@@ -82,7 +82,8 @@ def do(space: Space, task: Task, submit: Submit | None = None) -> dict[str, Any]
         return dict(job.result or {})
     if job_mode() and task.handler is not None:
         return task.handler(space, task.args, silent)
-    space.write(lambda tx: queue.enqueue(tx, task.action_id, task.kind, task.args))
+    if job is None:
+        space.write(lambda tx: queue.enqueue(tx, task.action_id, task.kind, task.args))
     way = submit or _here
     if way is None:
         raise Unavailable("nobody does jobs here", code="jobs.none", hint="lw up")

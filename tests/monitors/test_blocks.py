@@ -1,0 +1,209 @@
+"""Blocks against their own arithmetic: losses, pairs, late labels, what a version may be judged on, flags, windows."""
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from world import World
+
+from loopwright.checks import scores
+from loopwright.kernel.errors import Invalid, NotFound
+from loopwright.kernel.op import silent
+from loopwright.kernel.times import DAY, HOUR, format_time, parse_time
+from loopwright.monitors import alarms, blocks, ops, queries, windows
+from loopwright.monitors.model import SERVED, Block, Limits
+from loopwright.serving import labels, predictions, record
+from loopwright.serving.record import Columns, LogRow
+from loopwright.store import frames
+
+DAY_ONE = parse_time("2013-04-02T00:00:00Z")
+ASK: dict[str, Any] = {
+    "endpoint": "demo", "day": "2013-04-02", "since_us": DAY_ONE, "until_us": DAY_ONE + DAY,
+    "close_us": DAY_ONE + DAY + 4 * HOUR, "last_close_us": DAY_ONE + 4 * HOUR, "metric": "log_loss", "task": "binary",
+    "champion": 1, "trained_us": {"1": 0, "2": DAY_ONE + 12 * HOUR},
+}  # fmt: skip
+
+
+def _rows() -> list[LogRow]:
+    """24 requests, one an hour; version 2 scores all of them but was trained at noon; one call of it failed."""
+    out = []
+    for hour in range(24):
+        score = {1: 0.2 + hour / 100, 2: 0.4}
+        row = LogRow(
+            f"pred_{hour}", DAY_ONE + hour * HOUR, 0, f"q{hour}", 1, 1, None, [0.5, "b"], score, {}, {1: 10, 2: 90}
+        )
+        out.append(row)
+    out[20].scores.pop(2)
+    out[20].errors[2] = "it broke"
+    out[3].values = [99.0, "never seen"]
+    return out
+
+
+@pytest.fixture
+def day(trained: World) -> World:
+    """A served day with 24 requests, of which 20 have a label in time."""
+    trained.deploy()
+    path = trained.space.home / "spool" / "demo" / f"{record.spool_id(0, 1)}.spool"
+    path.parent.mkdir(parents=True)
+    header = record.header(Columns(("x", "c"), ("float64", "string")))
+    path.write_bytes(frames.encode(header) + frames.encode(record.rows_payload(_rows())))
+    known = [(f"q{hour}", hour % 3 == 0, DAY_ONE + (hour + 2) * HOUR) for hour in range(20)]
+    late = [("q23", 1, DAY_ONE + DAY + 4 * HOUR), ("stranger", 1, DAY_ONE + 20 * HOUR)]
+    body = b"\n".join(
+        json.dumps({"id": ref, "label": int(value), "known_at": format_time(at)}).encode()
+        for ref, value, at in known + late
+    )
+    labels.add(trained.space, "local:me", "demo", body)
+    blocks.close_block(trained.space, ASK, silent)
+    return trained
+
+
+def _loss(hours: list[int], score: Any) -> float:
+    parts = []
+    for hour in hours:
+        said = score(hour)
+        parts.append(-math.log(said if hour % 3 == 0 else 1 - said))
+    return math.fsum(parts)
+
+
+def test_a_block_sums_what_was_known_in_time(day: World) -> None:
+    with day.space.read() as tx:
+        found = {block.version: block for block in queries.blocks(tx, "demo")}
+        closed = queries.closed_days(tx, "demo")[0]
+    first = found[1]
+    assert (first.n, first.n_labelled, first.errors) == (24, 20, 0)
+    assert first.loss_sum == pytest.approx(_loss(list(range(20)), lambda hour: 0.2 + hour / 100), rel=1e-12)
+    assert first.score_sum == pytest.approx(sum(0.2 + hour / 100 for hour in range(20)))
+    assert (first.label_sum, first.p95_us) == (7.0, 10)
+    assert found[SERVED].loss_sum == first.loss_sum
+    assert (closed.n, closed.n_labelled, closed.n_late) == (
+        24,
+        20,
+        1,
+    )  # the stranger; the label of q23 is not known yet
+
+
+def test_a_version_is_judged_on_nothing_asked_before_it_was_trained(day: World) -> None:
+    hours = list(range(12, 20))
+    with day.space.read() as tx:
+        found = {block.version: block for block in queries.blocks(tx, "demo")}
+        pair = queries.pairs(tx, "demo")[0]
+    assert (found[2].n, found[2].n_labelled, found[2].errors) == (11, 8, 1)
+    assert (pair.a, pair.b, pair.n) == (1, 2, 8)
+    assert pair.loss_a == pytest.approx(_loss(hours, lambda hour: 0.2 + hour / 100))
+    assert pair.loss_b == pytest.approx(_loss(hours, lambda hour: 0.4))
+
+
+def test_a_closed_day_stays_as_it_is(day: World) -> None:
+    labels.add(day.space, "local:me", "demo", b'{"id": "q21", "label": 1, "known_at": "2013-04-02T23:30:00Z"}')
+    blocks.close_block(day.space, ASK, silent)
+    with day.space.read() as tx:
+        assert queries.closed_days(tx, "demo")[0].n_labelled == 20
+
+
+def test_a_late_label_is_counted_with_the_next_day(day: World) -> None:
+    later = {
+        **ASK, "day": "2013-04-03", "since_us": DAY_ONE + DAY, "until_us": DAY_ONE + 2 * DAY,
+        "close_us": DAY_ONE + 2 * DAY + 4 * HOUR, "last_close_us": ASK["close_us"],
+    }  # fmt: skip
+    blocks.close_block(day.space, later, silent)
+    with day.space.read() as tx:
+        closed = queries.closed_days(tx, "demo")[-1]
+    assert (closed.n, closed.n_labelled, closed.n_late) == (0, 0, 1)
+
+
+def test_rows_that_break_the_contract_are_named_and_kept(day: World) -> None:
+    found = {(flag.column, flag.what): flag for flag in ops.list_flags(day.space, "me", endpoint="demo")}
+    assert found["x", "range"].examples == ["pred_3"]
+    assert found["c", "unseen"].examples == ["pred_3"]
+    with day.space.read() as tx:
+        told = tx.value("SELECT data FROM events WHERE kind = 'contract.broken@1'")
+    assert "never seen in training in c" in told
+    assert "99" not in told  # an event holds no feature values
+    assert predictions.find(day.space, "pred_3").inputs["c"] == "never seen"
+
+
+def test_a_guard_window_counts_calls_failures_and_latency(day: World) -> None:
+    ask = {
+        "action_id": "w1", "endpoint": "demo", "since_us": DAY_ONE, "until_us": DAY_ONE + DAY, "champion": 1,
+        "candidate": 2, "task": "binary",
+    }  # fmt: skip
+    found = msgspec.convert(windows.measure_window(day.space, ask, silent), windows.GuardWindow)
+    assert (found.requests, found.candidate.calls, found.candidate.errors, found.candidate.strange) == (24, 24, 1, 0)
+    assert (found.champion.p95_us, found.candidate.p95_us) == (10, 90)
+    assert windows.measure_window(day.space, ask, silent) == msgspec.to_builtins(found)
+
+
+def test_a_block_that_cannot_be_measured_counts_for_nothing(trained: World) -> None:
+    trained.deploy()
+    ask = msgspec.convert(ASK, blocks.BlockAsk)
+    trained.space.write(lambda tx: blocks.give_up(tx, ask, "the disk is gone"))
+    with trained.space.read() as tx:
+        assert queries.closed_days(tx, "demo")[0].n == 0
+        assert queries.blocks(tx, "demo") == []
+
+
+def test_quality_of_the_day_and_bad_questions(day: World) -> None:
+    found = ops.quality(day.space, "me", endpoint="demo")
+    assert found.days[0].served.labelled == 20
+    assert found.days[0].served.auc == pytest.approx(found.days[0].versions["1"].auc or 0)
+    with pytest.raises(Invalid):
+        ops.quality(day.space, "me", endpoint="demo", days=0)
+    with pytest.raises(NotFound):
+        ops.quality(day.space, "me", endpoint="other")
+
+
+# --- the alarm --------------------------------------------------------------------------------------------------------
+
+
+def _block(day: int, said: float, came: float, loss: float, n: int = 100) -> Block:
+    return Block(
+        day=f"2013-04-{day:02d}", version=SERVED, n=n, n_labelled=n, errors=0, loss_sum=loss * n, score_sum=said * n,
+        label_sum=came * n, label_square_sum=came * n, histogram=b"",
+    )  # fmt: skip
+
+
+def _skilled(share: float, came: float) -> float:
+    """The log loss of a model of that skill."""
+    return (1 - share) * -(came * math.log(came) + (1 - came) * math.log(1 - came))
+
+
+@pytest.mark.parametrize(
+    ("days", "said", "share", "outcome"),
+    [
+        (4, 0.4, 0.0, "unknown"),
+        (5, 0.24, 0.2, "pass"),
+        (7, 0.27, 0.2, "fail"),  # 7 points beside the label rate
+        (7, 0.2, 0.13, "fail"),  # under 70 % of the reference skill
+        (7, 0.2, 0.15, "pass"),
+    ],
+)
+def test_when_the_quality_alarm_is_raised(days: int, said: float, share: float, outcome: str) -> None:
+    found = alarms.window([_block(day, said, 0.2, _skilled(share, 0.2)) for day in range(1, days + 1)])
+    assert alarms.verdict(found, 0.2, Limits()).outcome == outcome
+
+
+def test_a_window_weighs_days_by_their_rows() -> None:
+    found = alarms.window([_block(1, 0.1, 0.1, 0.3, n=100), _block(2, 0.4, 0.3, 0.6, n=300)])
+    assert found is not None
+    assert (found.n, found.loss) == (400, pytest.approx(0.525))
+    assert found.skill == pytest.approx(scores.skill(found.label_rate, found.loss))
+    assert alarms.window([]) is None
+
+
+def test_an_alarm_is_one_episode(day: World) -> None:
+    limits = Limits(min_days=1, days=1, clean_days=2)
+
+    def live(tx: Any) -> list[str]:
+        said = []
+        queries.set_reference(tx, "demo", 0.2, {})
+        for number, share in enumerate([0.0, 0.0, 0.2, 0.0, 0.2, 0.2, 0.2], 10):
+            queries.put_blocks(tx, "demo", [_block(number, 0.2, 0.2, _skilled(share, 0.2))], [])
+            alarms.judge(tx, "demo", limits, alarms.Moment(number * DAY, 1), None)
+            said.append("open" if queries.open_alarm(tx, "demo", "quality") else "quiet")
+        return said
+
+    assert day.space.write(live) == ["open", "open", "open", "open", "open", "quiet", "quiet"]
+    assert len(ops.list_alarms(day.space, "me", endpoint="demo")) == 1
