@@ -147,4 +147,4 @@ def test_a_hold_needs_a_reason(trained: World) -> None:
     with pytest.raises(Invalid):
         ops.hold(trained.space, ME, endpoint="demo")
     ops.hold(trained.space, ME, endpoint="demo", reason="feed")
-    assert text.hold(ops.hold(trained.space, ME, endpoint="demo", lift=True)).startswith("demo: manual hold")
+    assert text.hold(ops.hold(trained.space, ME, endpoint="demo", lift=True)).startswith("the hold on demo is lifted")

@@ -14,7 +14,7 @@ from loopwright.releases import machine
 from loopwright.releases import recipe as rules
 from loopwright.releases.calendar import Calendar
 from loopwright.releases.machine import Seen, look
-from loopwright.releases.model import Better, Rollout
+from loopwright.releases.model import Better, Floor, Rollout
 from loopwright.releases.policy import WarmRecipe
 
 RECIPE = WarmRecipe()
@@ -209,6 +209,17 @@ def test_days_without_a_challenger_are_skipped_and_four_left_are_too_few() -> No
 def test_only_the_last_seven_closed_days_count() -> None:
     book = _book({2: lambda number: 1.0 if number < 7 else 0.0}, days=14)
     assert _gate(book, [2]).outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("limit", "gain", "outcome"),
+    [(0.6, 0.02, "pass"), (0.45, 0.02, "warn"), (0.45, 0.0, "warn"), (0.45, -0.02, "fail")],
+)
+def test_a_floor_does_not_keep_the_worse_model(limit: float, gain: float, outcome: str) -> None:
+    book = _book({2: lambda number: gain})
+    tested = rules.compare(RECIPE, book, 1, [2])
+    verdict = rules.floor_on_days(Floor(metric="log_loss", limit=limit), book, tested, metric="log_loss")
+    assert verdict.outcome == outcome
 
 
 def test_the_losses_of_a_pair_stand_in_the_order_asked_for() -> None:

@@ -138,6 +138,7 @@ def _result(tx: Tx, desk: Desk, version: int, champion: int | None, found: list[
     at_us = tx.now_us()
     ready = next((v.reason for v in found if v.check == "better"), None)
     ready = ready or "; ".join(v.reason for v in found if v.check != "fast") or "nothing stands against it"
+    ready += "".join(f"; but {v.reason}" for v in found if v.outcome == "warn")
     whole = verdicts.together("gate", found, ready=ready)
     digests = [queries.put_verdict(tx, desk.name, (version, champion), v, at_us) for v in (*found, whole)]
     return GateResult(

@@ -17,7 +17,8 @@ DEFAULT_METRIC = {"binary": "log_loss", "regression": "squared_error"}
 class Floor(msgspec.Struct, frozen=True, kw_only=True, tag="floor"):
     """A score that must be kept on days that the model has not seen.
 
-    The first model is judged by a twin trained without the last `holdout_us`, later ones on their paired days.
+    The first model is judged by a twin trained without the last `holdout_us`; later ones on their paired days, where a
+    champion that was no better turns the refusal into a warning.
     """
 
     metric: str
@@ -127,13 +128,14 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """A stop on training, gate and promotion of an endpoint."""
+    """A stop on training, gate and promotion of an endpoint; `note` is the digest of the reason."""
 
     endpoint: str
     kind: str
     actor: str
     placed_us: int
     note: str
+    lifted_us: int | None = None
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,18 +93,30 @@ def better(recipe: WarmRecipe, check: Better, tested: Tested, name: str) -> Verd
 
 
 def floor_on_days(check: Floor, book: Book, tested: Tested, *, metric: str) -> Verdict:
-    """The floor on the recipe's own paired days, scored by the challengers that stood for it."""
-    blocks = [book.block(pair.day, pair.b) for pair in tested.pairs]
-    n = sum(pair.n for pair in tested.pairs)
-    value: float | None = None
-    if check.metric in RISING:
-        value = auc_of_histograms([b.histogram for b in blocks if b is not None and b.histogram is not None])
-    elif n and check.metric == metric:
-        value = sum(pair.loss_b for pair in tested.pairs) / n
-    elif n and check.metric != metric:
+    """The floor on the recipe's own paired days: it warns where the champion was under it too, and no better."""
+    if check.metric not in RISING and check.metric != metric:
         reason = f"days are compared by {metric}; a floor on {check.metric} needs lw.better({check.metric!r})"
         return Verdict(outcome="fail", check="floor", reason=reason)
-    return verdicts.floor(check.metric, check.limit, value, n=n, where=f"{len(tested.pairs)} paired days")
+    own = _score(check, book, tested, [(pair.day, pair.b, pair.loss_b) for pair in tested.pairs])
+    n, where = sum(pair.n for pair in tested.pairs), f"{len(tested.pairs)} paired days"
+    found = verdicts.floor(check.metric, check.limit, own, n=n, where=where)
+    if found.outcome != "fail" or own is None:
+        return found
+    theirs = _score(check, book, tested, [(pair.day, tested.champion, pair.loss_a) for pair in tested.pairs])
+    if theirs is None or (theirs > own if check.metric in RISING else theirs < own):
+        return found
+    reason = f"{found.reason}; the champion's was {theirs:.4f} on the same days"
+    evidence = {**found.evidence, "champion_value": round(theirs, 6)}
+    return msgspec.structs.replace(found, outcome="warn", reason=reason, evidence=evidence)
+
+
+def _score(check: Floor, book: Book, tested: Tested, days: list[tuple[str, int, float]]) -> float | None:
+    """The score of some versions on some days together: (day, version, summed loss)."""
+    if check.metric in RISING:
+        blocks = [book.block(day, version) for day, version, _ in days]
+        return auc_of_histograms([b.histogram for b in blocks if b is not None and b.histogram is not None])
+    n = sum(pair.n for pair in tested.pairs)
+    return sum(loss for _, _, loss in days) / n if n else None
 
 
 def fast_on_days(check: Fast, book: Book, tested: Tested) -> Verdict:

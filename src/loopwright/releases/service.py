@@ -296,12 +296,13 @@ def lift(space: Space, actor: str, endpoint: str) -> Hold:
         held = next((h for h in queries.holds(tx, endpoint) if h.kind == MANUAL), None)
         if held is None:
             raise Conflict(f"{endpoint} is not held", code="hold.none", field="endpoint")
+        now = tx.now_us()
         tx.execute(
             "UPDATE holds SET lifted_us = ? WHERE endpoint = ? AND kind = ? AND lifted_us IS NULL",
-            (tx.now_us(), endpoint, MANUAL),
+            (now, endpoint, MANUAL),
         )
         ledger.append(tx, actor, model.HOLD_LIFTED, desk.subject, {"endpoint": endpoint, "hold": MANUAL})
-        return held
+        return msgspec.structs.replace(held, lifted_us=now)
 
     return space.write(act)
 

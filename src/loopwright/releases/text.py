@@ -30,4 +30,6 @@ def _workers(count: int) -> str:
 
 def hold(held: Hold) -> str:
     """A hold that was placed or lifted."""
-    return f"{held.endpoint}: {held.kind} hold, placed by {held.actor}"
+    if held.lifted_us is not None:
+        return f"the hold on {held.endpoint} is lifted; what was due meanwhile is not made up for"
+    return f"{held.endpoint} is held: no training, no gate, no promotion until `lw hold {held.endpoint} --lift`"
