@@ -66,7 +66,7 @@ class Server:
         gc.freeze()
         while not self.stopping and not (self.reload and not self.children):
             while len(self.children) < self.slots and not self.reload and not self.stopping:
-                self.children.add(self._fork(lambda: work(self.house, self.root, self.loaded)))
+                self._fork(lambda: work(self.house, self.root, self.loaded))
             self._reap()
         self._end()
         if self.reload and not self.stopping:
@@ -121,6 +121,7 @@ class Server:
             told += piece
         os.close(reading)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self.children.discard(pid)
         if code == CANNOT_START:
             sys.exit(CANNOT_START)
         return msgspec.json.decode(told, type=Loaded) if code == DONE and told else Loaded()
@@ -141,12 +142,17 @@ class Server:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        # told to stop in the middle of a fork, the server would not know the child that it must end
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid:
+            self.children.add(pid)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             return pid
         code = 1
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             processes.tie_to_parent(parent)
             code = then() or DONE
         except LoopwrightError as error:
