@@ -48,6 +48,8 @@ def test_a_replay_and_the_same_killed_and_resumed(project: Project, deployed: Pa
     again = replay(project)
     assert (again["sent"], again["complete"], again["clock"]) == (0, True, found["clock"])
     assert decisions(project) == first
+    longer = project.json("replay", "tiny", *FILES, "--until", "2020-02-05")
+    assert (longer["missed"], longer["sent"], longer["failed"]) == (5, 25, 0), "05:00 is past"
 
     import shutil
 

@@ -162,7 +162,7 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, Any]:
 
 def question(demo: Path, name: str) -> dict[str, Any]:
     """A request as a client would send it: the last logged row, under another id."""
-    row = frame(demo).sort_values("at").iloc[-1]
+    row = frame(demo).sort_values("at_us").iloc[-1]
     inputs = []
     for column, value in row.items():
         if str(column).startswith("in_"):
@@ -197,7 +197,7 @@ def test_bad_input_is_named_and_leaves_everything_as_it_was(demo: Path, served: 
     null = json.loads(json.dumps(good))
     null["inputs"][0]["data"] = [None]
     cases = [
-        (url.replace("delay", "nobody"), good, {}, 404, "nobody"),
+        (url.replace("delay", "nobody"), good, {}, 404, "no endpoint"),
         (url, wrong, {}, 422, good["inputs"][0]["name"]),
         (url, missing, {}, 422, good["inputs"][0]["name"]),
         (url, null, {}, 422, good["inputs"][0]["name"]),

@@ -86,7 +86,7 @@ class Demo:
         missing = [name for name in self.sheet.needs if importlib.util.find_spec(name) is None]
         if missing:
             raise Unsupported(
-                f"this demo needs {', '.join(missing)}",
+                f"this demo needs {', '.join(missing)}, which the extra [{self.sheet.extra}] brings",
                 extra=self.sheet.extra,
                 code="demo.needs",
                 hint=f"{shlex.quote(sys.executable)} -m pip install {pip_words(self.sheet.extra)}",
@@ -315,7 +315,7 @@ def command(house: Callable[[], House]) -> click.Command:
     def demo(name: str, folder: str | None, as_json: bool, until: str | None, **given: Any) -> None:
         """Copy a demo project out and let its loop run; the same command goes on where it was stopped."""
         sheet, source = read_sheet(name)
-        order = replay.checked(sheet.endpoint, until=until or sheet.until, **given)
+        order = msgspec.structs.replace(replay.checked(sheet.endpoint, until=until or sheet.until, **given), whole=True)
         made = Demo(sheet, source, Path(folder or f"{name}-demo").resolve(), lambda line: click.echo(line, err=as_json))
         click.echo(f"{sheet.title}\n{sheet.note}", err=as_json)
         found = play(house(), made, order, quiet=as_json)

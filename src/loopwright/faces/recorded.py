@@ -168,6 +168,16 @@ class Recording:
         assert row is not None
         return row
 
+    def missing(self, from_us: int, to_us: int, logged: Sequence[str]) -> int:
+        """How many requests with from <= time < to are not among the logged ids."""
+        sql = (
+            "SELECT count(*) FROM recorded_requests WHERE at_us >= ? AND at_us < ?"
+            " AND id NOT IN (SELECT unnest(?::VARCHAR[]))"
+        )
+        row = self._db.execute(sql, [from_us, to_us, list(logged)]).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def requests(self, from_us: int, to_us: int) -> list[Request]:
         """The requests with from <= time < to, by time and id."""
         rows = self._db.execute(

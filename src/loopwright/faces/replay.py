@@ -19,7 +19,7 @@ import msgspec
 from loopwright.faces import client, output, processes, up
 from loopwright.faces.client import Client
 from loopwright.kernel.clock import monotonic_s
-from loopwright.kernel.errors import Invalid, NotFound, Unavailable
+from loopwright.kernel.errors import Conflict, Invalid, NotFound, Unavailable
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.times import DAY, add_days, day_of, day_start, format_time, parse_time
 from loopwright.store import space as spaces
@@ -27,6 +27,7 @@ from loopwright.store import space as spaces
 if TYPE_CHECKING:
     from loopwright.faces.recorded import Label, Recording, Request
     from loopwright.faces.rooms import House
+    from loopwright.store.space import Space
 
 CONNECTIONS = 16
 OVERLAP = 32  # how far a request may be sent out of its order within one stop
@@ -38,12 +39,13 @@ CLOCK, ADVANCE, EVENTS = "/api/v1/clock", "/api/v1/clock/advance", "/api/v1/even
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to replay, and how."""
+    """What to replay, and how; `whole` refuses to go on when requests of the past were never logged."""
 
     endpoint: str
     days_per_second: float | None = None
     until: str | None = None
     seed: int = 0
+    whole: bool = False
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -52,6 +54,7 @@ class Summary(msgspec.Struct, kw_only=True):
     Args:
         repeated: requests that were sent twice because their connection was lost.
         too_early: requests of the file from before the Space's clock began.
+        missed: requests from before the clock that no log holds; a replay cannot go back to send them.
         left_out: columns of the file that the endpoint does not ask for.
         share: of the time from the clock's start to the last label that is behind.
         doing: what goes on: requests and labels are sent, or the loop settles what is due.
@@ -70,6 +73,7 @@ class Summary(msgspec.Struct, kw_only=True):
     repeated: int = 0
     labels: int = 0
     too_early: int = 0
+    missed: int = 0
     left_out: list[str] = []
     stops: int = 0
     seconds: float = 0.0
@@ -89,10 +93,12 @@ def silent(summary: Summary) -> None:
 class Replay:
     """One replay against a running `lw up`."""
 
-    def __init__(self, order: Order, where: client.Running, recording: Recording, watcher: Watcher = silent) -> None:
+    def __init__(self, order: Order, root: Path, where: client.Running, recording: Recording) -> None:
         from loopwright.faces.sender import Sender
 
-        self.order, self.recording, self.watcher = order, recording, watcher
+        self.root = root
+        self.watcher: Watcher = silent
+        self.order, self.recording = order, recording
         self.summary = Summary(endpoint=order.endpoint, seed=order.seed, left_out=recording.left_out)
         self._control = Client(where.control_url, timeout_s=None)
         self._supervisor = where.pid
@@ -109,6 +115,7 @@ class Replay:
             self.summary.resumed_at = self.summary.clock = clock["now"]
             end = self._end(start)
             self.summary.too_early = self.recording.span(-(2**62), start).requests
+            self._look_back(start, now)
             span = self.recording.span(start, end)
             self._began_s, self._from_us = monotonic_s(), now
             last = max(span.last_us, span.last_known_us)
@@ -129,6 +136,29 @@ class Replay:
             self._sender.close()
             self._control.abort()
         return self.summary
+
+    def _look_back(self, start: int, now: int) -> None:
+        """Count the requests of the past that were never logged, as after an earlier replay with an earlier `--until`.
+
+        Raises:
+            Conflict: there are some, and the order is for a whole replay.
+        """
+        if now <= start:
+            return
+        space = spaces.open_at(self.root)
+        try:
+            missed = self.recording.missing(start, now, logged_ids(space, self.order.endpoint, now))
+        finally:
+            space.close()
+        self.summary.missed = missed
+        if missed and self.order.whole:
+            raise Conflict(
+                f"the clock stands at {format_time(now)}, and {missed:,} requests before it were never sent;"
+                " a replay cannot go back",
+                code="replay.missed",
+                field="until",
+                hint="begin anew in another folder",
+            )
 
     def _end(self, start_us: int) -> int:
         if self.order.until is None:
@@ -240,6 +270,15 @@ class Replay:
         self.watcher(self.summary)
 
 
+def logged_ids(space: Space, endpoint: str, until_us: int) -> list[str]:
+    """The ids of the requests that were logged before a moment."""
+    from loopwright.serving import predictions
+
+    with predictions.connect() as con:
+        predictions.view(con, space, endpoint, until_us=until_us)
+        return [row[0] for row in con.execute("SELECT request_id FROM predictions").fetchall()]
+
+
 def inputs_of(where: client.Running, endpoint: str) -> list[Any]:
     """What the endpoint's requests carry, by its metadata.
 
@@ -300,7 +339,8 @@ def run(root: Path, order: Order, files: tuple[Path, Path], watcher: Watcher = s
     try:
         check_clock(where)
         recording = Recording(*files, inputs_of(where, order.endpoint))
-        replay = Replay(order, where, recording, watcher)
+        replay = Replay(order, root, where, recording)
+        replay.watcher = watcher
         try:
             return _loop(replay)
         except KeyboardInterrupt:
@@ -333,6 +373,7 @@ def command(house: Callable[[], House]) -> click.Command:
     @output.as_json
     def replay(endpoint: str, requests: str, labels: str, root: str | None, as_json: bool, **given: Any) -> None:
         """Send recorded requests and labels at their own times; goes on from where the Space's clock stands."""
+        house()  # says how a Space is opened
         folder = spaces.find_root(Path(root or "."))
         order = checked(endpoint, **given)
         watcher = silent if as_json else _Teller()
@@ -378,6 +419,8 @@ def told(summary: Summary) -> str:
     ]
     if summary.too_early:
         lines.append(f"{summary.too_early:,} requests lie before the clock's start and were left out")
+    if summary.missed:
+        lines.append(f"{summary.missed:,} requests from before the clock were never logged; a replay cannot go back")
     if summary.left_out:
         lines.append(f"columns that {summary.endpoint} does not ask for: {', '.join(summary.left_out)}")
     if summary.last_prediction:
