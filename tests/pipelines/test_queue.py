@@ -142,3 +142,12 @@ def test_a_job_survives_the_death_of_those_who_put_and_take_it(space: Space) -> 
     job = take(space)
     assert (job.id, job.attempt, job.args) == (job_id, 2, {"seed": 1})
     assert queue.finish(space, job, {"done": os.getpid()}).state == "finished"
+
+
+def test_a_person_can_have_a_job_that_gave_up_tried_again(space: Space) -> None:
+    put(space, "a")
+    queue.finish(space, take(space), error="no", final=True)
+    assert space.write(lambda tx: queue.retry(tx, "a")) is True
+    job = queue.finish(space, take(space), {"version": 1})
+    assert (job.state, job.attempt, job.error) == ("finished", 1, None)
+    assert space.write(lambda tx: queue.retry(tx, "a")) is False, "what is done is done"

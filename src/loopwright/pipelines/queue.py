@@ -97,6 +97,12 @@ def finish(
     return space.write(end)
 
 
+def retry(tx: Tx, action_id: str) -> bool:
+    """Let a job that gave up wait again, with all its attempts; whether there was one."""
+    again = "UPDATE jobs SET state = 'queued', attempt = 0, error = NULL WHERE action_id = ? AND state = 'failed'"
+    return tx.execute(again, (action_id,)) > 0
+
+
 def get(space: Space, action_id: str) -> Job | None:
     """The job of an action, or None."""
     with space.read() as tx:

@@ -71,7 +71,8 @@ def step_of(space: Space, endpoint: str) -> "Step[..., Any]":
 def do(space: Space, task: Task, submit: Submit | None = None) -> dict[str, Any]:
     """Queue a job under its action id, see it done, and return its result; done before, it is not done again.
 
-    Inside another job it is done at once, by its handler: the job server may have no second slot.
+    Inside another job it is done at once, by its handler: the job server may have no second slot. A person who asks
+    again (no `submit`) has a job that gave up tried again; the loop does not, so that it decides the same when resumed.
 
     Raises:
         JobFailed: it gave up.
@@ -84,6 +85,8 @@ def do(space: Space, task: Task, submit: Submit | None = None) -> dict[str, Any]
         return task.handler(space, task.args, silent)
     if job is None:
         space.write(lambda tx: queue.enqueue(tx, task.action_id, task.kind, task.args))
+    elif submit is None:
+        space.write(lambda tx: queue.retry(tx, task.action_id))
     way = submit or _here
     if way is None:
         raise Unavailable("nobody does jobs here", code="jobs.none", hint="lw up")
