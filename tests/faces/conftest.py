@@ -14,7 +14,8 @@ import msgspec
 import pytest
 import uvicorn
 
-from loopwright.faces import client, processes, up
+from loopwright.faces import processes, up
+from loopwright.project import server
 
 
 class Got:
@@ -65,8 +66,8 @@ def serve() -> Iterator[Serve]:
         return Site(port)
 
     yield start
-    for server, thread in running:
-        server.should_exit = True
+    for made, thread in running:
+        made.should_exit = True
         thread.join()
 
 
@@ -90,7 +91,7 @@ class Project:
         """The document that a command prints."""
         return msgspec.json.decode(self.lw(*words, "--json", code=code))
 
-    def start(self, **wanted: int) -> client.Running:
+    def start(self, **wanted: int) -> server.Running:
         """Serve it."""
         plan = up.planned(self.folder, **{"port": 0, "data_port": 0, **wanted})
         self.process, found = up.start(plan)
@@ -123,7 +124,7 @@ def project(deployed: Path, tmp_path: Path) -> Iterator[Project]:
     shutil.copytree(deployed, tmp_path / "tiny", symlinks=True)
     made = Project(tmp_path / "tiny")
     yield made
-    if client.running(made.folder) is not None:
+    if server.running(made.folder) is not None:
         made.stop()
 
 
@@ -134,7 +135,7 @@ def project_at() -> Callable[[Path], Project]:
 
 
 @pytest.fixture(scope="module")
-def served(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, client.Running]]:
+def served(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, server.Running]]:
     """A deployed project that is served, for the tests of one file."""
     folder = tmp_path_factory.mktemp("served") / "tiny"
     shutil.copytree(deployed, folder, symlinks=True)

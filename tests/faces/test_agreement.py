@@ -11,8 +11,9 @@ from loopwright.access import service as access
 from loopwright.faces import bind, cli, client, output
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.kernel.op import Op
+from loopwright.project import server
 
-Served = tuple[Any, client.Running]
+Served = tuple[Any, server.Running]
 
 # what each op is asked; the place of an id that is only known later is named in capitals
 ASKED: dict[str, dict[str, Any]] = {

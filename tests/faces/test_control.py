@@ -15,8 +15,9 @@ import pytest
 
 from loopwright.faces import client
 from loopwright.faces.http import LIMIT_BYTES
+from loopwright.project import server
 
-Served = tuple[Any, client.Running]
+Served = tuple[Any, server.Running]
 INFER, LABELS = "/v2/models/tiny/infer", "/api/v1/endpoints/tiny/labels"
 
 

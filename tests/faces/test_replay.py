@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loopwright.faces import client
+from loopwright.project import server
 
 Project = Any  # of conftest.py
 FILES = ("--requests", "requests.parquet", "--labels", "labels.csv")
@@ -44,7 +44,7 @@ def test_a_replay_and_the_same_killed_and_resumed(project: Project, deployed: Pa
     assert logged(project) == (ASKED_UNTIL_FEB_4,) * 3
     first = decisions(project)
     assert first.count('"kind"') >= 2
-    assert client.running(project.folder) is None, "the server that a replay started ends with it"
+    assert server.running(project.folder) is None, "the server that a replay started ends with it"
     again = replay(project)
     assert (again["sent"], again["complete"], again["clock"]) == (0, True, found["clock"])
     assert decisions(project) == first
@@ -98,14 +98,14 @@ def test_ctrl_c_ends_with_130_and_can_go_on(project: Project) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    while client.running(project.folder) is None:
+    while server.running(project.folder) is None:
         time.sleep(0.05)
     time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.decode().strip().split("\n")[-1].startswith("interrupted")
-    assert client.running(project.folder) is None
+    assert server.running(project.folder) is None
     found = project.json("replay", "tiny", *FILES, "--until", "2020-01-28")
     assert found["complete"] and found["failed"] == 0
     assert logged(project)[1] == 25 + 3 * 30

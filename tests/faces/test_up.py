@@ -16,6 +16,7 @@ import pytest
 
 from loopwright.faces import client, processes, up
 from loopwright.kernel.errors import LoopwrightError
+from loopwright.project import server
 
 Project = Any  # of conftest.py
 
@@ -54,7 +55,7 @@ def pid_of(pid: int, word: str) -> int | None:
     return next((child for child, line in family(pid).items() if word in line), None)
 
 
-def infer(where: client.Running, request_id: str, x: float = 0.5) -> tuple[int, dict[str, Any]]:
+def infer(where: server.Running, request_id: str, x: float = 0.5) -> tuple[int, dict[str, Any]]:
     body = {
         "id": request_id,
         "parameters": {"time": "2020-01-25T05:00:00Z"},
@@ -106,7 +107,7 @@ def test_one_up_a_project_and_down(project: Project) -> None:
     assert project.json("down") == {"schema": "lw.down/1", "stopped": True, "pid": where.pid}
     project.process.wait()
     until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()])
-    assert not (client.run_folder(project.folder) / client.UP).exists()
+    assert not (server.run_folder(project.folder) / server.UP).exists()
     assert project.json("down")["stopped"] is False
 
 

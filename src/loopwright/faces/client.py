@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
-import os
 import socket
 import urllib.parse
 from collections.abc import Mapping
@@ -18,20 +16,10 @@ from loopwright.faces import bind
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, NotFound, Unavailable
 from loopwright.kernel.op import Op
-from loopwright.store.space import HOME
+from loopwright.project.server import running
 
-LOCK, UP = "up.lock", "up.json"
 _STALE_S = 2.0
 JSON, NDJSON = "application/json", "application/x-ndjson"
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A running `lw up`: its process, where it answers, since when."""
-
-    pid: int
-    control_url: str
-    data_url: str
-    started: str
 
 
 class Refused(LoopwrightError):
@@ -39,30 +27,6 @@ class Refused(LoopwrightError):
 
     kind = "refused"
     status = 0
-
-
-def run_folder(root: Path) -> Path:
-    """Where `lw up` keeps its lock, its logs and up.json."""
-    return root / HOME / "run"
-
-
-def running(root: Path) -> Running | None:
-    """The `lw up` that holds this project's lock, or None."""
-    try:
-        lock = os.open(run_folder(root) / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(lock)
-    try:
-        return msgspec.json.decode((run_folder(root) / UP).read_bytes(), type=Running)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
 
 
 def connect(root: Path) -> Client:

@@ -23,6 +23,7 @@ from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
 from loopwright.kernel.times import parse_time
+from loopwright.project.server import run_folder
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
     import uvicorn
 
     listening = socket.socket(fileno=fd)
-    lock = processes.lock(client.run_folder(root) / LOCK, wait_s=30.0)
+    lock = processes.lock(run_folder(root) / LOCK, wait_s=30.0)
     if lock is None:
         raise Unavailable("an earlier control process does not end", code="control.locked", hint="lw down")
     space = house.open(root)

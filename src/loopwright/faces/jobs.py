@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from loopwright.faces import bind, client, processes
+from loopwright.faces import bind, processes
 from loopwright.faces.up import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
 from loopwright.kernel.op import silent
+from loopwright.project import server
 
 if TYPE_CHECKING:
     from loopwright.faces.rooms import House
@@ -251,7 +252,7 @@ def here(house: House) -> Callable[[Space, str], None]:
         from loopwright.pipelines import queue
 
         while (job := queue.get(space, action_id)) is not None and job.state in ("queued", "running"):
-            lock = processes.lock(client.run_folder(space.root) / LOCK, wait_s=0.0)
+            lock = processes.lock(server.run_folder(space.root) / LOCK, wait_s=0.0)
             if lock is None:
                 time.sleep(_LOOK_S)
                 continue
@@ -294,7 +295,7 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.option("--root", required=True)
     @click.option("--jobs", type=int, default=1)
     def run(root: str, jobs: int) -> None:
-        lock = processes.lock(client.run_folder(Path(root)) / LOCK, wait_s=30.0)
+        lock = processes.lock(server.run_folder(Path(root)) / LOCK, wait_s=30.0)
         if lock is None:
             raise Unavailable("an earlier job server does not end", code="jobs.locked", hint="lw down")
         Server(house(), Path(root), jobs).run()

@@ -22,6 +22,7 @@ from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Conflict, Invalid, NotFound, Unavailable
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.times import DAY, add_days, day_of, day_start, format_time, parse_time
+from loopwright.project import server
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def silent(summary: Summary) -> None:
 class Replay:
     """One replay against a running `lw up`."""
 
-    def __init__(self, order: Order, root: Path, where: client.Running, recording: Recording) -> None:
+    def __init__(self, order: Order, root: Path, where: server.Running, recording: Recording) -> None:
         from loopwright.faces.sender import Sender
 
         self.root = root
@@ -279,7 +280,7 @@ def logged_ids(space: Space, endpoint: str, until_us: int) -> list[str]:
         return [row[0] for row in con.execute("SELECT request_id FROM predictions").fetchall()]
 
 
-def inputs_of(where: client.Running, endpoint: str) -> list[Any]:
+def inputs_of(where: server.Running, endpoint: str) -> list[Any]:
     """What the endpoint's requests carry, by its metadata.
 
     Raises:
@@ -305,7 +306,7 @@ def inputs_of(where: client.Running, endpoint: str) -> list[Any]:
     return [Input(item["name"], item["datatype"]) for item in document["inputs"]]
 
 
-def check_clock(where: client.Running) -> None:
+def check_clock(where: server.Running) -> None:
     """Raises Invalid when the Space is not on a clock that a replay can drive."""
     control = Client(where.control_url)
     try:
@@ -333,7 +334,7 @@ def run(root: Path, order: Order, files: tuple[Path, Path], watcher: Watcher = s
     valid_name(order.endpoint, "endpoint")
     if order.until is not None:
         day_start(order.until)
-    own, where = None, client.running(root)
+    own, where = None, server.running(root)
     if where is None:
         own, where = up.start(up.planned(root))
     try:

@@ -26,6 +26,7 @@ from loopwright.kernel import settings as config
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, NotFound, Timeout
 from loopwright.kernel.times import format_time
+from loopwright.project import server
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ class Supervisor:
 
     def __init__(self, plan: Plan, lock_fd: int) -> None:
         self.plan = plan
-        self.folder = client.run_folder(plan.root)
+        self.folder = server.run_folder(plan.root)
         self._lock_fd = lock_fd
         self._control, _ = processes.listen(plan.port)
         self._data, self._guards = processes.listen(plan.data_port, plan.workers)
-        self.running = client.Running(
+        self.running = server.Running(
             pid=os.getpid(),
             control_url=_url(self._control[0]),
             data_url=_url(self._data[0]),
@@ -108,9 +109,9 @@ class Supervisor:
         self.stopping = False
 
     def _write_up(self) -> None:
-        fresh = self.folder / f"{client.UP}.new"
+        fresh = self.folder / f"{server.UP}.new"
         fresh.write_bytes(msgspec.json.encode(self.running))
-        fresh.replace(self.folder / client.UP)
+        fresh.replace(self.folder / server.UP)
 
     def _planned(self) -> list[Child]:
         root, python = str(self.plan.root), [sys.executable, "-m"]
@@ -173,7 +174,7 @@ class Supervisor:
             for child in some:
                 _wait(child, until)
         with contextlib.suppress(FileNotFoundError):
-            (self.folder / client.UP).unlink()
+            (self.folder / server.UP).unlink()
 
 
 def _signal(child: Child, number: int) -> None:
@@ -200,17 +201,17 @@ def _last_words(log: Path) -> str:
     return lines[-1] if lines else "see " + str(log)
 
 
-def supervise(plan: Plan, say: Callable[[client.Running], None]) -> None:
+def supervise(plan: Plan, say: Callable[[server.Running], None]) -> None:
     """Be the `lw up` of a project until told to stop.
 
     Raises:
         NotFound: there is no project.
         Conflict: another `lw up` runs here.
     """
-    folder = client.run_folder(plan.root)
+    folder = server.run_folder(plan.root)
     if not folder.is_dir():
         raise NotFound(f"no loopwright project in {plan.root}", code="space.missing", hint="lw init")
-    lock_fd = processes.lock(folder / client.LOCK, wait_s=0.3)
+    lock_fd = processes.lock(folder / server.LOCK, wait_s=0.3)
     if lock_fd is None:
         raise taken(plan.root)
     supervisor = Supervisor(plan, lock_fd)
@@ -220,7 +221,7 @@ def supervise(plan: Plan, say: Callable[[client.Running], None]) -> None:
 
 def taken(root: Path) -> Conflict:
     """The error that says which `lw up` runs already."""
-    found = client.running(root)
+    found = server.running(root)
     where = f": process {found.pid}, {found.control_url}" if found else ""
     return Conflict(f"`lw up` runs here already{where}", code="up.running", hint="lw down")
 
@@ -243,7 +244,7 @@ def planned(root: Path, **given: int | None) -> Plan:
     )
 
 
-def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes], client.Running]:
+def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes], server.Running]:
     """Start `lw up` as a process of its own and wait until it answers.
 
     Raises:
@@ -252,7 +253,7 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
     """
     argv = [sys.executable, "-m", "loopwright", "up", "--root", str(plan.root), "--port", str(plan.port)]
     argv += ["--data-port", str(plan.data_port), "--workers", str(plan.workers), "--jobs", str(plan.jobs)]
-    log = client.run_folder(plan.root) / "up.log"
+    log = server.run_folder(plan.root) / "up.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             argv,
@@ -266,7 +267,7 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
     while monotonic_s() < until:
         if process.poll() is not None:
             raise LoopwrightError(f"`lw up` ended: {_last_words(log)}", code="up.start", hint=f"see {log}")
-        found = client.running(plan.root)
+        found = server.running(plan.root)
         if found is not None and found.pid == process.pid and _healthy(found):
             return process, found
         time.sleep(0.05)
@@ -275,7 +276,7 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
     raise Timeout(f"`lw up` did not answer in {READY_S:.0f} s", code="up.slow", hint=f"see {log}")
 
 
-def _healthy(found: client.Running) -> bool:
+def _healthy(found: server.Running) -> bool:
     probe = client.Client(found.control_url, timeout_s=5.0)
     try:
         return bool(probe.json("GET", "/health")["ready"])
@@ -285,18 +286,18 @@ def _healthy(found: client.Running) -> bool:
         probe.close()
 
 
-def stop(root: Path) -> client.Running | None:
+def stop(root: Path) -> server.Running | None:
     """Tell the `lw up` of a project to stop and wait until it has; None when none runs.
 
     Raises:
         Timeout: it did not stop.
     """
-    found = client.running(root)
+    found = server.running(root)
     if found is None:
         return None
     with contextlib.suppress(ProcessLookupError):
         os.kill(found.pid, signal.SIGTERM)
-    fd = processes.lock(client.run_folder(root) / client.LOCK, wait_s=2 * DRAIN_S)
+    fd = processes.lock(server.run_folder(root) / server.LOCK, wait_s=2 * DRAIN_S)
     if fd is None:
         raise Timeout(f"`lw up` (process {found.pid}) did not stop", code="up.stop", hint=f"kill {found.pid}")
     os.close(fd)
@@ -318,7 +319,7 @@ def command(house: Callable[[], House]) -> click.Command:
         """Serve, log and run the loop on this machine, until Ctrl-C or `lw down`."""
         folder = spaces.find_root(Path(root or "."))
 
-        def say(found: client.Running) -> None:
+        def say(found: server.Running) -> None:
             output.say(found, schema="lw.up/1", as_json=as_json, render=_told_where)
             sys.stdout.flush()
 
@@ -326,14 +327,14 @@ def command(house: Callable[[], House]) -> click.Command:
         if not detach:
             supervise(plan, say)
             return
-        if client.running(folder) is not None:
+        if server.running(folder) is not None:
             raise taken(folder)
         say(start(plan, detached=True)[1])
 
     return up
 
 
-def _told_where(found: client.Running) -> str:
+def _told_where(found: server.Running) -> str:
     return (
         f"control      {found.control_url}\npredictions  {found.data_url}\n"
         f"process {found.pid}; stop it with Ctrl-C or `lw down`"

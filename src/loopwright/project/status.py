@@ -1,9 +1,5 @@
 """status: one screen that says where the Space stands."""
 
-import fcntl
-import os
-from typing import Any
-
 import msgspec
 
 from loopwright.artifacts import names
@@ -11,6 +7,7 @@ from loopwright.kernel.errors import NotFound
 from loopwright.kernel.times import format_time
 from loopwright.monitors import queries as monitors
 from loopwright.project import service
+from loopwright.project.server import Running, running
 from loopwright.releases import queries as releases
 from loopwright.serving import routes
 from loopwright.store.space import Space
@@ -32,7 +29,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     clock: str
     now: str
-    server: dict[str, Any] | None
+    server: Running | None
     project: str | None
     names: dict[str, int]
     endpoints: list[EndpointStatus]
@@ -49,32 +46,11 @@ def status(space: Space, actor: str) -> Status:
         root=str(space.root),
         clock=space.clock.mode,
         now=format_time(space.clock.now_us()),
-        server=running(space),
+        server=running(space.root),
         project=project,
         names={name: version.number for name, version in newest.items() if version is not None},
         endpoints=[_endpoint(space, spec.name) for spec in routes.endpoints(space)],
     )
-
-
-def running(space: Space) -> dict[str, Any] | None:
-    """Where the server of this Space answers, when one holds its lock."""
-    folder = space.home / "run"
-    try:
-        lock = os.open(folder / "up.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(lock)
-    try:
-        found: dict[str, Any] = msgspec.json.decode((folder / "up.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
-    return found
 
 
 def _endpoint(space: Space, name: str) -> EndpointStatus:
@@ -93,7 +69,7 @@ def _endpoint(space: Space, name: str) -> EndpointStatus:
 
 def text(found: Status) -> str:
     """The status on one screen, with the next command."""
-    where = f"runs at {found.server.get('control_url')}" if found.server else "does not run: lw up"
+    where = f"runs at {found.server.control_url}" if found.server else "does not run: lw up"
     lines = [
         f"{found.root}  on the {found.clock} clock, {found.now}",
         f"project   {found.project or 'none accepted yet: lw run'}",
