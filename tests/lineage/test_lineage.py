@@ -48,6 +48,7 @@ def test_every_event_is_listed_page_by_page_with_its_sentence(space: Space) -> N
     found = events(space, ME, limit=0)
     assert len(found) == 1203 and all(isinstance(item, Line) for item in found)
     assert len(events(space, ME, limit=7)) == 7
+    assert len(events(space, ME)) == 1000 and len(events(space, ME, stable=True)) == 1203
     assert [item.seq for item in events(space, ME, after=1200, limit=0) if isinstance(item, Line)] == [1201, 1202, 1203]
 
 

@@ -170,8 +170,13 @@ def test_the_log_as_frames_and_as_training_rows(worker: Running, ready: Space) -
         assert got == [("q0", at, 0, "D007", 1.0, at + 2 * HOUR)]
         reader(ready, con, "asked", at + DAY)
         assert con.execute("SELECT id, label FROM logged ORDER BY at_us").fetchall() == [("q0", 1.0), ("q2", 0.0)]
-    assert reader.state(ready, "asked", at + 3 * HOUR) == [["delay", 3, 1, 1]]
-    assert reader.state(ready, "asked", at + DAY) == [["delay", 4, 2, 2]]
+    worker.infer(ask(id="stray", time="2012-01-01T00:00:00Z"))
+    labels.add(ready, "me", "delay", b'{"id":"stray","label":1,"known_at":"2012-01-02T00:00:00Z"}')
+    with predictions.connect() as con:
+        assert reader(ready, con, "asked", at + DAY) == at, "asked for a time before anything was served"
+        assert "stray" not in [row[0] for row in con.execute("SELECT id FROM logged").fetchall()]
+    assert reader.state(ready, "asked", at + 3 * HOUR) == [["delay", 4, 2, 3]]
+    assert reader.state(ready, "asked", at + DAY) == [["delay", 5, 3, 3]]
     with bound(ready):
         frame = predictions.predictions("delay")
-    assert list(frame["request_id"]) == ["q0", "q1", "q2", "q3"]
+    assert list(frame["request_id"]) == ["stray", "q0", "q1", "q2", "q3"]

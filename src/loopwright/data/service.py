@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from loopwright.access.service import local_actor
+from loopwright.access import service as access
 from loopwright.artifacts import names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact, Version
@@ -64,6 +64,7 @@ def add(
         Unsupported: it is neither CSV nor Parquet.
         Conflict: the name is another's, or the file changed while it was read.
     """
+    access.require(space, actor, "data.add", str(path))
     file = locate(space, path)
     implied = declaration is None and name is None
     name = valid_name(name or (declaration.name if declaration else name_of(file.name)))
@@ -112,7 +113,7 @@ def current_version(space: Space, data: DataSpec) -> Version:
                 f"{data.name} was never added", code="data.missing", field="name", hint=f"lw add {data.path}"
             )
         return last
-    return add(space, local_actor(), space.root / data.path, declaration=data).version
+    return add(space, access.local_actor(), space.root / data.path, declaration=data).version
 
 
 def describe(space: Space, version: Version) -> Added:

@@ -230,10 +230,9 @@ def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
     totals = feed.totals()
     logged, joined, last = counted(feed.space, demo.sheet.endpoint)
     events = feed.decisions()
-    ask = f"cd {shlex.quote(str(demo.folder))}"
-    tries = [ask, f"lw trace {last}"] if last else [ask]
     endpoint = demo.sheet.endpoint
-    tries += [f"lw show {endpoint}", f"lw log {endpoint}", "lw events --kind decision", f"lw watch {endpoint} --once"]
+    words = [f"trace {last}"] if last else []
+    words += [f"show {endpoint}", f"log {endpoint}", "events --kind decision", f"watch {endpoint} --once", "status"]
     return Outcome(
         folder=str(demo.folder),
         clock=summary.clock,
@@ -249,8 +248,15 @@ def outcome(demo: Demo, feed: Any, summary: replay.Summary) -> Outcome:
         alarms=[told(event) for event in events if event.kind.startswith("alarm.opened@")],
         seconds=summary.seconds,
         errors=summary.errors,
-        next=[*tries, "lw status"],
+        next=[f"cd {shlex.quote(str(demo.folder))}", *(f"{program()} {line}" for line in words)],
     )
+
+
+def program() -> str:
+    """`lw` as it can be typed here: by its name where the shell finds this installation, else by its path."""
+    own = Path(sys.executable).parent / "lw"
+    found = shutil.which("lw")
+    return "lw" if found is not None and Path(found).resolve() == own.resolve() else shlex.quote(str(own))
 
 
 def counted(space: Space, endpoint: str) -> tuple[int, int, str | None]:

@@ -18,7 +18,7 @@ def events(
     after: int = 0,
     kind: Literal["all", "decision"] = "all",
     subject: str | None = None,
-    limit: int = PAGE,
+    limit: int | None = None,
     stable: bool = False,
 ) -> list[Line] | list[Stable]:
     """List events after a sequence number, oldest first.
@@ -27,9 +27,11 @@ def events(
         after: the sequence number to start behind.
         kind: `decision` for those that two equal replays must agree on.
         subject: only those of one subject, such as `endpoint:delay`.
-        limit: at most so many; 0 = all.
+        limit: at most so many; 0 = all. By default a thousand, and all with `stable`.
         stable: data time, kind, versions, verdicts, counts and scores only; no ids, digests or wall times.
     """
+    if limit is None:
+        limit = 0 if stable else PAGE
     found: list[Event] = []
     kinds = ledger.decision_kinds() if kind == "decision" else None
     with space.read() as tx:

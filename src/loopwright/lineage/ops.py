@@ -27,7 +27,7 @@ OPS = [
     ),
     Op(
         fn=trace,
-        http="GET /api/v1/trace/{prediction}",
+        http="GET /api/v1/trace/{prediction:path}",
         action="predictions.read",
         cli="trace",
         positional=("prediction",),

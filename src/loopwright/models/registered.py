@@ -1,5 +1,6 @@
 """lw.load: a registered model as a value that scores frames; knows names, and no endpoint."""
 
+from loopwright.access.service import local_actor, require
 from loopwright.artifacts import names
 from loopwright.kernel.errors import Invalid
 from loopwright.models import service
@@ -16,6 +17,7 @@ def load(ref: str) -> Model:
         Invalid: it names something else than a model.
     """
     space = current()
+    require(space, local_actor(), "names.read", ref)
     version = names.resolve(space, ref)
     if version.kind != KIND:
         raise Invalid(f"{version.ref} is a {version.kind}, not a model", code="model.kind", field="ref")

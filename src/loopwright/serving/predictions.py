@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from loopwright.access.service import local_actor, require
 from loopwright.kernel.errors import NotFound
 from loopwright.kernel.times import DAY
 from loopwright.serving import labels, record, routes
@@ -299,6 +300,7 @@ def _by_version(row: dict[str, Any], prefix: str) -> dict[str, Any]:
 def predictions(endpoint: str) -> Any:
     """All predictions of an endpoint with the labels known by now: a pandas frame, or columns as lists without it."""
     space = current()
+    require(space, local_actor(), "predictions.export", endpoint)
     with connect() as con:
         joined(con, space, endpoint, space.clock.now_us() + 1)
         result = con.execute("SELECT * FROM judged")
@@ -316,11 +318,13 @@ class LogReader:
         """Make a view `logged` of the requests before a moment whose label was known before it.
 
         Columns: id, at_us, the features' columns, label, label_known_us. Returns the time of the first request that
-        was logged under these features; None, and no view, when there is none before the moment.
+        was logged under these features; None, and no view, when there is none before the moment. A request that names a
+        time before its endpoint had routes was not served then, and counts for nothing.
         """
         parts, firsts = [], []
         for number, endpoint in enumerate(self._endpoints(space, features)):
-            columns = joined(con, space, endpoint, until_us, until_us=until_us)
+            since_us = routes.first_served_us(space, endpoint)
+            columns = joined(con, space, endpoint, until_us, since_us=since_us, until_us=until_us)
             first = con.execute("SELECT MIN(at_us) FROM judged").fetchone()[0]
             if first is None:
                 continue

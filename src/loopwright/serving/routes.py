@@ -177,6 +177,13 @@ def history(space: Space, name: str) -> list[RouteSet]:
         ]
 
 
+def first_served_us(space: Space, name: str) -> int | None:
+    """When an endpoint first had routes; None when it never had."""
+    with space.read() as tx:
+        found = tx.value("SELECT MIN(at_us) FROM route_sets WHERE endpoint = ?", (name,))
+    return None if found is None else int(found)
+
+
 def generation(tx: Tx) -> int:
     """The number of the newest change that workers must learn of; 0 before the first."""
     found = tx.one(
