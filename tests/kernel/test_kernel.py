@@ -98,6 +98,8 @@ def test_settings_are_read_written_and_refused(tmp_path: Path) -> None:
         ('clock = "moon"', "clock"),
         ("colour = 1", "colour"),
         ('clock = "replay"', "start"),
+        ("port = 70000", "port"),
+        ("workers = -1", "workers"),
         ("=", "TOML"),
     ]:
         (tmp_path / "loopwright.toml").write_text(text)

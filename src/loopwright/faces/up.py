@@ -39,6 +39,8 @@ READY_S = 60.0
 _BACK_OFF_S, _LONGEST_BACK_OFF_S, _HEALTHY_S = 0.1, 5.0, 10.0
 _LOG_LIMIT_BYTES = 10 << 20
 
+PORT = click.IntRange(0, 65535)
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to start."""
@@ -308,8 +310,8 @@ def command(house: Callable[[], House]) -> click.Command:
     """`lw up`."""
 
     @click.command("up")
-    @click.option("--port", type=int, help="Where control listens; the next free port when taken. [4600]")
-    @click.option("--data-port", type=int, help="Where predictions are answered. [4601]")
+    @click.option("--port", type=PORT, help="Where control listens; the next free port when taken. [4600]")
+    @click.option("--data-port", type=PORT, help="Where predictions are answered. [4601]")
     @click.option("--workers", type=click.IntRange(1, 64), help="Processes that answer. [cores - 1]")
     @click.option("--jobs", type=click.IntRange(1, 64), help="Jobs that run at a time. [1]")
     @click.option("--detach", is_flag=True, help="Go on in the background; `lw down` stops it.")

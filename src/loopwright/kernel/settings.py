@@ -62,6 +62,9 @@ def read(root: Path) -> Settings:
         )
     if settings.start is not None:
         parse_time(settings.start, "start")
+    for field, value, most in (("port", settings.port, 65535), ("workers", settings.workers, 64)):
+        if not 0 <= value <= most:
+            raise Invalid(f"{FILE}: {field} must be 0 to {most}, not {value}", code="settings.value", field=field)
     return settings
 
 
