@@ -14,6 +14,9 @@ from loopwright.serving import predictions, routes
 from loopwright.store import ledger
 from loopwright.store.space import Space
 
+# the fields of a decision that name versions of the endpoint's model
+SPEAKS_OF = ("version", "candidate", "champion", "replaced")
+
 
 def trace(space: Space, actor: str, *, prediction: str) -> Trace:
     """Say where a prediction came from: model, run, code, data, feature values, label, decisions.
@@ -130,7 +133,7 @@ def decisions(space: Space, endpoint: str, version: int, until_us: int) -> list[
     with space.read() as tx:
         found = ledger.read(tx, kinds=ledger.decision_kinds(), subject=f"endpoint:{endpoint}", limit=100_000)
     for event in found:
-        speaks = version in [value for value in event.data.values() if isinstance(value, int)]
+        speaks = version in (event.data.get(field) for field in SPEAKS_OF)
         if event.at_us <= until_us and speaks:
             out.append(
                 Decision(seq=event.seq, at=format_time(event.at_us), kind=event.kind, sentence=ledger.sentence(event))
