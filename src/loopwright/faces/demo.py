@@ -299,7 +299,8 @@ def summary_text(found: Outcome) -> str:
     ]
     if found.loss_served is not None and found.loss_frozen is not None:
         gain = gain_text(found.loss_served, found.loss_frozen)
-        lines.append(f"log loss as served {found.loss_served:.4f}, frozen first model {found.loss_frozen:.4f} ({gain})")
+        both = f"{found.loss_served:.4f} as served, {found.loss_frozen:.4f} had the first model stayed ({gain})"
+        lines.append(f"mean loss of the requests whose label came in time: {both}")
     lines.append(f"{len(found.promotions)} promotions")
     lines += [f"  {line}" for line in found.promotions]
     lines.append(f"{len(found.alarms)} alarms")
