@@ -3,8 +3,10 @@
 import contextlib
 import resource
 import threading
+from typing import Any
 
 import httpx
+import pytest
 from worker_harness import AT, ME, VALUES, Running, ask, change, prepare, row, spools, until, write_spool
 
 from loopwright.kernel.times import DAY, HOUR, parse_time
@@ -96,6 +98,25 @@ def test_sealing_can_be_repeated_from_every_half_way_point(ready: Space) -> None
     with ready.read() as tx:
         assert len(ledger.read(tx, kinds=["prediction-log.sealed@1"])) == 3
         assert predictions.manifest(tx, "delay") == (3, 15)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_spool_that_is_sealed_while_it_is_read_is_read_once(
+    ready: Space, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    write_spool(ready, "0000000000001", [row(f"r{n}", 1000 + n) for n in range(5)])
+    manifest, sealed = predictions.segments, []
+
+    def during(*args: Any) -> Any:
+        if early:
+            sealed.append(seal.seal(ready).spools)
+        found = manifest(*args)
+        sealed.append(seal.seal(ready).spools)
+        return found
+
+    monkeypatch.setattr(predictions, "segments", during)
+    assert [r[0] for r in rows_of(ready)] == [f"r{n}" for n in range(5)]
+    assert sum(sealed) == 1 and spools(ready) == []
 
 
 def test_the_first_of_a_request_within_a_day_is_read(ready: Space) -> None:

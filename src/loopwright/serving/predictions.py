@@ -107,6 +107,7 @@ def _load(con: Any, space: Space, endpoint: str, limits: tuple[int | None, int |
     """Make the parts of the log available to DuckDB and name them.
 
     The spools are read before the manifest: one that is sealed meanwhile is then in both, and its rows are left out.
+    The manifest is read once, so that the spools left out are just those whose files are read.
     """
     low, high = limits
     batches: dict[str, list[Any]] = {}
@@ -115,9 +116,9 @@ def _load(con: Any, space: Space, endpoint: str, limits: tuple[int | None, int |
             batches[path.stem] = list(record.read(path, low, high))
         except FileNotFoundError:
             continue
-    files = segments(space, endpoint, low, high)
-    with space.read() as tx:
-        done = {row[0] for row in tx.query("SELECT spool FROM prediction_log WHERE endpoint = ?", (endpoint,))}
+    sealed = segments(space, endpoint)
+    done = {part.spool for part in sealed}
+    files = [part for part in sealed if _reaches(part, low, high)]
     rows = gather(frame for spool, frames in batches.items() if spool not in done for frame in frames)
     rows.create(con, "loopwright_open")
     parts = ["loopwright_open"]
@@ -137,11 +138,11 @@ def segments(space: Space, endpoint: str, since_us: int | None = None, until_us:
     with space.read() as tx:
         rows = tx.query("SELECT * FROM prediction_log WHERE endpoint = ? ORDER BY min_at_us, spool", (endpoint,))
     found = [SealedLog(**dict(row)) for row in rows]
-    return [
-        part
-        for part in found
-        if (since_us is None or part.max_at_us >= since_us) and (until_us is None or part.min_at_us < until_us)
-    ]
+    return [part for part in found if _reaches(part, since_us, until_us)]
+
+
+def _reaches(part: SealedLog, since_us: int | None, until_us: int | None) -> bool:
+    return (since_us is None or part.max_at_us >= since_us) and (until_us is None or part.min_at_us < until_us)
 
 
 def label_view(
