@@ -1,13 +1,15 @@
 """Inference by a real worker over real sockets: scores, batches, arms, repeats, and what the log holds of them."""
 
+import lightgbm as lgb
 import numpy as np
 import pytest
-from worker_harness import AT, VALUES, Running, ask, change, frame, make_model, post
+from worker_harness import AT, PARAMS, VALUES, Running, ask, change, frame, make_model, post
 
 from loopwright.artifacts import names
 from loopwright.kernel.errors import Unavailable
 from loopwright.kernel.times import parse_time
 from loopwright.models import service as models
+from loopwright.models.package import model
 from loopwright.serving import predictions, publish
 from loopwright.serving.engine import arm_of
 from loopwright.serving.model import Route
@@ -114,6 +116,19 @@ def test_an_arm_that_cannot_answer_falls_back_to_the_champion(worker: Running, r
     rows = [predictions.find(ready, f"f{n}") for n in range(30)]
     assert {row.version for row in rows} == {1} and {row.arm for row in rows} == {1, 3}
     assert all("3" in row.errors and "3" not in row.scores for row in rows)
+
+
+def test_a_version_that_takes_a_text_for_a_number_fails_alone(worker: Running, ready: Space) -> None:
+    x = frame(seed=3)
+    x["dest"] = x["dest"].cat.codes.astype("float64")
+    fitted = lgb.train(PARAMS, lgb.Dataset(x, (x["hour"] > 11).astype(int)), 5)
+    stored = models.store(ready, model("delay", fitted, sample=x))
+    ready.write(lambda tx: models.register(tx, "local:tester", "delay", stored))
+    publish.wait_applied(ready, change(ready, [Route(1, 1.0, "live"), Route(3)]))
+    assert worker.infer(ask(id="odd")).status_code == 200
+    found = predictions.find(ready, "odd")
+    assert (found.version, sorted(found.scores)) == (1, ["1"])
+    assert found.errors == {"3": "not asked: dest is string in the requests, and this version takes float64"}
 
 
 def damage_third(space: Space, keep_bytes: int) -> None:

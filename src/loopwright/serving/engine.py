@@ -123,6 +123,8 @@ def target_of(name: str, log: LogPromise, versions: list[Served]) -> Target:
         encoder = Encoder(served.signature)
         packers.setdefault(encoder.key, _packer(encoder, [order[column] for column in encoder.names], len(order)))
         served.packer = list(packers).index(encoder.key)
+        if odd := _at_odds(served.signature, fields):
+            served.predictor, served.failure = None, odd
     return Target(
         name=name,
         log=log,
@@ -132,6 +134,15 @@ def target_of(name: str, log: LogPromise, versions: list[Served]) -> Target:
         columns=Columns(tuple(fields), tuple(field.dtype for field in fields.values())),
         packers=list(packers.values()),
     )
+
+
+def _at_odds(signature: Signature, fields: dict[str, Field]) -> str:
+    """Why a version cannot score the requests: a column is text there and a number to it, or the other way round."""
+    for field in signature.inputs:
+        asked = fields[field.name].dtype
+        if (field.dtype == "string") != (asked == "string"):
+            return f"not asked: {field.name} is {asked} in the requests, and this version takes {field.dtype}"
+    return ""
 
 
 def _packer(encoder: Encoder, where: list[int], width: int) -> Callable[[Sequence[Any]], bytes]:
