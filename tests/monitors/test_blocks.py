@@ -25,6 +25,11 @@ ASK: dict[str, Any] = {
     "champion": 1, "trained_us": {"1": 0, "2": DAY_ONE + 12 * HOUR},
 }  # fmt: skip
 
+NEXT = {
+    **ASK, "day": "2013-04-03", "since_us": DAY_ONE + DAY, "until_us": DAY_ONE + 2 * DAY,
+    "close_us": DAY_ONE + 2 * DAY + 4 * HOUR, "last_close_us": ASK["close_us"],
+}  # fmt: skip
+
 
 def _rows() -> list[LogRow]:
     """24 requests, one an hour; version 2 scores all of them but was trained at noon; one call of it failed."""
@@ -104,11 +109,7 @@ def test_a_closed_day_stays_as_it_is(day: World) -> None:
 
 
 def test_a_late_label_is_counted_with_the_next_day(day: World) -> None:
-    later = {
-        **ASK, "day": "2013-04-03", "since_us": DAY_ONE + DAY, "until_us": DAY_ONE + 2 * DAY,
-        "close_us": DAY_ONE + 2 * DAY + 4 * HOUR, "last_close_us": ASK["close_us"],
-    }  # fmt: skip
-    blocks.close_block(day.space, later, silent)
+    blocks.close_block(day.space, NEXT, silent)
     with day.space.read() as tx:
         closed = queries.closed_days(tx, "demo")[-1]
     assert (closed.n, closed.n_labelled, closed.n_late) == (0, 0, 1)
@@ -143,6 +144,18 @@ def test_a_block_that_cannot_be_measured_counts_for_nothing(trained: World) -> N
     with trained.space.read() as tx:
         assert queries.closed_days(tx, "demo")[0].n == 0
         assert queries.blocks(tx, "demo") == []
+
+
+def test_labels_of_a_day_that_could_not_be_measured_are_not_late_for_the_next(trained: World) -> None:
+    trained.deploy()
+    known = [(f"q{hour}", DAY_ONE + hour * HOUR) for hour in range(20)] + [("q23", ASK["close_us"])]
+    lines = [json.dumps({"id": ref, "label": 1, "known_at": format_time(at)}).encode() for ref, at in known]
+    labels.add(trained.space, "local:me", "demo", b"\n".join(lines))
+    ask = msgspec.convert(ASK, blocks.BlockAsk)
+    trained.space.write(lambda tx: blocks.give_up(tx, ask, "the disk is gone"))
+    blocks.close_block(trained.space, NEXT, silent)
+    with trained.space.read() as tx:
+        assert queries.closed_days(tx, "demo")[-1].n_late == 1
 
 
 def test_quality_of_the_day_and_bad_questions(day: World) -> None:

@@ -204,8 +204,9 @@ def give_up(tx: Tx, ask: BlockAsk, reason: str) -> None:
         return
     data = {"endpoint": ask.endpoint, "day": ask.day, "reason": reason}
     seq = ledger.append(tx, ACTOR, BLOCK_FAILED, subject_of(ask.endpoint), data, at_us=ask.close_us)
+    seen = labels.state(tx, ask.endpoint, ask.close_us)[0]  # so that the next day does not call all of them late
     day = ClosedDay(
-        day=ask.day, close_us=ask.close_us, n=0, n_labelled=0, n_late=0, labels_seen=0, champion=ask.champion
+        day=ask.day, close_us=ask.close_us, n=0, n_labelled=0, n_late=0, labels_seen=seen, champion=ask.champion
     )
     queries.put_day(tx, ask.endpoint, day, seq)
 
