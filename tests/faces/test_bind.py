@@ -115,3 +115,11 @@ def test_plain_json_of_numbers_and_paths() -> None:
     assert bind.to_json({"p": Path("a"), "n": np.float64(0.5), "v": np.arange(2)}) == b'{"p":"a","n":0.5,"v":[0,1]}'
     with pytest.raises(TypeError):
         bind.to_json(object())
+
+
+@pytest.mark.parametrize("count", [2**63, -(2**63) - 1, "99999999999999999999"])
+def test_a_number_that_no_database_holds_is_refused_by_name(count: Any) -> None:
+    with pytest.raises(Invalid) as caught:
+        bind.bind(OP, {"name": "n", "count": count})
+    assert caught.value.field == "count"
+    assert bind.bind(OP, {"name": "n", "count": 2**63 - 1})["count"] == 2**63 - 1

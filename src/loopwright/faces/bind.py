@@ -21,6 +21,7 @@ from loopwright.kernel.errors import Invalid
 from loopwright.kernel.op import Op
 
 PROGRESS = "progress"
+_WIDEST_INT = 2**63  # no database holds a wider one
 _ARG = re.compile(r"    (?P<name>\w+): (?P<text>.*)")
 _PATH_FIELD = re.compile(r"{(\w+)(?::\w+)?}")
 _AT = re.compile(r"^(?P<text>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
@@ -148,7 +149,10 @@ def convert(param: Param, value: Any, *, strict: bool) -> Any:
     if param.is_bytes and isinstance(value, bytes):
         return value
     try:
-        return msgspec.convert(value, param.type, strict=strict, dec_hook=_decode)
+        found = msgspec.convert(value, param.type, strict=strict, dec_hook=_decode)
+        if isinstance(found, int) and not -_WIDEST_INT <= found < _WIDEST_INT:
+            raise msgspec.ValidationError("Expected a whole number of 64 bits")
+        return found
     except (msgspec.ValidationError, OverflowError) as error:
         found = _AT.match(str(error))
         text, where = (found["text"], found["path"] or "") if found else (str(error), "")
