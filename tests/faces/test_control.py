@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,6 +15,7 @@ import pytest
 
 from loopwright.faces import client
 from loopwright.faces.http import LIMIT_BYTES
+from loopwright.kernel.errors import Invalid
 from loopwright.project import server
 
 Served = tuple[Any, server.Running]
@@ -192,3 +193,13 @@ def test_the_clock_moves_in_stops_and_settles(served: Served) -> None:
         assert stops == [f"2020-01-{day}T04:00:00Z" for day in (26, 27, 28)] + ["2020-01-28T05:00:00Z"]
         closed = [event["at"] for event in events if event["kind"] == "block.closed@1"]
         assert closed == [f"2020-01-{day}T04:00:00Z" for day in (26, 27, 28)]
+
+
+def test_the_scheduler_outlives_a_moment_that_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopwright.faces import scheduler
+
+    def broken(space: Any) -> int:
+        raise Invalid("the stored policy is not readable")
+
+    monkeypatch.setattr(scheduler.loop, "next_moment", broken)
+    assert scheduler.Scheduler(cast("Any", None), lambda: None)._wait() is None

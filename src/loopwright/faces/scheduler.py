@@ -128,7 +128,10 @@ class Scheduler:
     def _wait(self) -> tuple[int, Future[ClockState]] | None:
         """Wait for an order, or until something is due."""
         while not self._stopping.is_set():
-            following = loop.next_moment(self.space)
+            try:
+                following = loop.next_moment(self.space)
+            except Exception:  # noqa: BLE001 - settling meets it too, shows it and tries again
+                return None
             wait_s = _LONGEST_WAIT_S
             if following is not None:
                 wait_s = min(wait_s, (following - self.space.clock.now_us()) / SECOND)
