@@ -76,3 +76,10 @@ def test_a_wrong_gate_is_refused_by_name(field: str, make: object) -> None:
     with pytest.raises(Invalid) as caught:
         make()  # type: ignore[operator]
     assert caught.value.field == field
+
+
+def test_a_rhythm_that_the_cap_is_too_low_for_is_told_the_cap_that_is_enough() -> None:
+    with pytest.raises(Invalid) as caught:
+        warm(every="3d")
+    assert caught.value.hint == 'at_most="10 in 28d"'
+    assert warm(every="3d", at_most="10 in 28d").cap == 10

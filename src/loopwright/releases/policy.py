@@ -104,7 +104,9 @@ def _times(recipe: WarmRecipe) -> None:
         raise _refuse("cooldown", f"cannot be longer than every ({recipe.every_days}d)")
     if recipe.cap * recipe.every_days * DAY < recipe.cap_us:
         often = f"{recipe.cap} in {format_duration(recipe.cap_us)}"
-        raise _refuse("at_most", f"({often}) leaves no room for a training every {recipe.every_days}d")
+        enough = f"{-(-recipe.cap_us // (recipe.every_days * DAY))} in {format_duration(recipe.cap_us)}"
+        what = f"({often}) leaves no room for a training every {recipe.every_days}d"
+        raise Invalid(f"at_most {what}", code="policy.value", field="at_most", hint=f'at_most="{enough}"')
 
 
 def minutes_of(text: str, field: str) -> int:
