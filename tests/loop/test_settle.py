@@ -3,22 +3,26 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from conftest import BACK, MOVES
 from world import Killed, World, kill_after_writes, make
 
 from loopwright.artifacts import names
 from loopwright.kernel.errors import Conflict, NotFound
-from loopwright.kernel.times import DAY, parse_time
+from loopwright.kernel.times import DAY, HOUR, parse_time
 from loopwright.loop import moments, queries
 from loopwright.loop import service as loop
 from loopwright.monitors import queries as monitors
 from loopwright.monitors import service as quality
 from loopwright.releases import queries as releases
 from loopwright.releases import service
+from loopwright.releases.policy import WarmRecipe
 from loopwright.serving import routes
 from loopwright.store import clock as clocks
+from loopwright.store.database import Tx
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +210,60 @@ def test_rollback_of_a_canary_and_of_a_champion(world: World) -> None:
         service.rollback(world.space, "local:me", "demo")
 
 
+def test_a_rollback_never_goes_back_to_what_was_rolled_back(world: World) -> None:
+    def reign(tx: Tx) -> None:
+        releases.crown(tx, "demo", 2, tx.now_us(), "promoted")
+        releases.crown(tx, "demo", 3, tx.now_us(), "promoted")
+        releases.crown(tx, "demo", 2, tx.now_us(), "rolled-back")
+        releases.crown(tx, "demo", 1, tx.now_us(), "rolled-back")
+
+    world.space.write(reign)
+    with pytest.raises(NotFound, match="before demo@1"):
+        service.rollback(world.space, "local:me", "demo")
+
+
+def test_settings_changed_in_a_canary_hold_from_its_next_move_on(world: World) -> None:
+    world.run("2013-04-16T13:00:00Z")
+    spec = routes.endpoint(world.space, "demo")
+    policy = msgspec.to_builtins(msgspec.convert({**spec.policy, "canary": (1.0,)}, WarmRecipe))
+    changed = msgspec.structs.replace(spec, policy=policy)
+    world.space.write(lambda tx: routes.declare(tx, "local:me", changed))
+    world.settle()
+    assert routes.state_of(routes.current(world.space, "demo")) == "v1=0.75,v3=0.25"
+    assert loop.state(world.space, "demo").rollouts[0].step == 1
+    world.run("2013-04-16T21:00:00Z")
+    assert routes.state_of(routes.current(world.space, "demo")) == "v3=1"
+    assert world.kinds()[-1] == "version.promoted"
+
+
+def test_a_verdict_on_an_empty_place_moves_nothing_once_the_place_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import loopwright as lw
+
+    world = World(tmp_path / "project", make(MOVES))
+    try:
+        lw.run(world.module.train, until="2013-03-20T00:00:00Z")
+        lw.run(world.module.train)
+        judge, judged = service._judge, []
+
+        def slowly(*args: Any) -> Any:
+            found = judge(*args)
+            if not judged:
+                judged.append(found)
+                service.deploy(world.space, "local:you", "demo@1", submit=world.submit)
+            return found
+
+        monkeypatch.setattr(service, "_judge", slowly)
+        with pytest.raises(Conflict, match="took the place"):
+            service.deploy(world.space, "local:me", "demo@2", submit=world.submit)
+        assert judged[0][0].verdict.passed
+        with world.space.read() as tx:
+            assert (releases.champion(tx, "demo"), releases.open_rollouts(tx, "demo")) == (1, [])
+    finally:
+        world.close()
+
+
 def test_rollback_to_the_champion_before_ends_its_watch(world: World) -> None:
     world.run("2013-04-18T05:00:00Z")
     back = service.rollback(world.space, "local:me", "demo")
@@ -249,6 +307,27 @@ def test_cool_down_and_cap_stand_against_a_trigger(world: World) -> None:
     assert world.space.write(lambda tx: fill(tx, [now - DAY]))[0] == ""
     assert world.space.write(lambda tx: fill(tx, [now - k * DAY for k in range(1, 9)]))[0] == "capped"
     assert world.space.write(lambda tx: fill(tx, [now - DAY // 2]))[0] == "cooling"
+
+
+def test_a_day_of_23_hours_is_neither_too_soon_nor_one_too_many(tmp_path: Path) -> None:
+    from loopwright.loop.actions import _against
+    from loopwright.loop.model import Cycle
+    from loopwright.releases import desk as desks
+
+    world = World(tmp_path / "project", make(MOVES), policy='every="1d", at_most="28 in 28d",')
+    now = parse_time("2013-04-08T04:00:00Z")
+    try:
+        world.deploy()
+
+        def live(tx: Tx) -> tuple[str, str]:
+            for day in range(1, 29):
+                moment = now - day * DAY + HOUR  # each day but the last had 24 hours
+                queries.put(tx, Cycle(endpoint="demo", moment_us=moment, state="done", outcome="trained"))
+            return _against(tx, desks.find(tx, "demo"), now)
+
+        assert world.space.write(live) == ("", "")
+    finally:
+        world.close()
 
 
 def test_what_is_due_is_in_order(world: World) -> None:

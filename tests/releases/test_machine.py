@@ -243,3 +243,18 @@ def test_how_often_the_gate_passes(gain: float, low: float, high: float) -> None
 def test_a_state_survives_its_own_encoding() -> None:
     rollout = _rollout()
     assert msgspec.convert(msgspec.to_builtins(rollout), Rollout) == rollout
+
+
+def test_a_watch_of_a_version_that_was_replaced_takes_nothing_back() -> None:
+    watched = msgspec.structs.replace(_rollout(), phase="watch", next_us=T0 + 5 * DAY)
+    days, loss = [add_days("2013-04-15", n) for n in range(5)], LOSS * ROWS
+    own = [Pair(day=day, n=ROWS, loss_a=loss, loss_b=2 * loss, b=3) for day in days]
+    seen = Seen(name="delay", metric="log_loss", own=own)
+    assert look(watched, RECIPE, CALENDAR, T0 + 5 * DAY, seen).kind == "roll-back"
+    move = look(watched, RECIPE, CALENDAR, T0 + 5 * DAY, msgspec.structs.replace(seen, serves=False))
+    assert (move.kind, move.rollout.phase, move.rollout.outcome) == ("quiet", "done", "replaced")
+
+
+def test_a_canary_whose_steps_were_made_fewer_is_still_a_canary() -> None:
+    far = msgspec.structs.replace(_rollout(), phase="canary", step=2)
+    assert machine.share(far, WarmRecipe(canary=(0.1, 1.0))) == 1.0

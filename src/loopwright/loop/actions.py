@@ -7,7 +7,7 @@ import msgspec
 
 from loopwright.artifacts import names
 from loopwright.kernel import canonical
-from loopwright.kernel.times import add_days, format_duration, format_time
+from loopwright.kernel.times import HOUR, add_days, format_duration, format_time
 from loopwright.kernel.verdict import Verdict
 from loopwright.loop import jobs, model, moments, queries
 from loopwright.loop.model import Cycle, Due
@@ -25,6 +25,7 @@ from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
 ACTOR = "loop"
+_SHORT_DAY_US = HOUR  # the rhythm counts calendar days, and where clocks are changed a day lacks an hour
 
 
 def perform(space: Space, due: Due, submit: Submit | None) -> None:
@@ -86,6 +87,7 @@ def _look(space: Space, desk: Desk, due: Due, submit: Submit | None) -> None:
             own=book.pairs(now.champion, now.candidate, since=now.first_day, until=desk.calendar.closed_by(due.at_us)),
             guards=guards,
             held=bool(releases.holds(tx, desk.name)),
+            serves=releases.champion(tx, desk.name) == now.candidate,
         )
         move = machine.look(now, desk.recipe, desk.calendar, due.at_us, seen)
         moves.apply(tx, desk, move, due.at_us)
@@ -150,8 +152,8 @@ def _against(tx: Tx, desk: Desk, at_us: int) -> tuple[str, str]:
         return "missed", "a later one is due already"
     if releases.holds(tx, desk.name):
         return "held", ""
-    before = queries.trainings(tx, desk.name, at_us - recipe.cap_us)
-    if before and at_us - before[-1] < recipe.cooldown_us:
+    before = queries.trainings(tx, desk.name, at_us - recipe.cap_us + _SHORT_DAY_US)
+    if before and at_us - before[-1] < recipe.cooldown_us - _SHORT_DAY_US:
         return "cooling", f"the last one was less than {format_duration(recipe.cooldown_us)} ago"
     if len(before) >= recipe.cap:
         return "capped", f"there were {len(before)} in the last {format_duration(recipe.cap_us)}"

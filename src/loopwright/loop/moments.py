@@ -5,6 +5,7 @@ from loopwright.loop import queries
 from loopwright.loop.model import Due
 from loopwright.monitors import queries as monitors
 from loopwright.releases import desk as desks
+from loopwright.releases import machine
 from loopwright.releases import queries as releases
 from loopwright.releases.desk import Desk
 from loopwright.releases.model import Rollout
@@ -65,5 +66,5 @@ def _look(desk: Desk, rollout: Rollout) -> str:
     if rollout.phase == "shadow":
         return f"look at the own shadow of {name}, then canary"
     if rollout.phase == "canary":
-        return f"look at the canary of {name} at {desk.recipe.canary[rollout.step] * 100:g} %"
+        return f"look at the canary of {name} at {machine.share(rollout, desk.recipe) * 100:g} %"
     return f"watch {name} beside @{rollout.champion}"

@@ -27,6 +27,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         own: days on which the candidate and the champion of before both scored, since `first_day`, that one first.
         guards: of the canary step that ends now; None when no step ends.
         held: whether a hold stops promotions.
+        serves: whether the candidate of a watch still holds the place that it was promoted to.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     own: Sequence[Pair] = ()
     guards: Verdict | None = None
     held: bool = False
+    serves: bool = True
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +58,9 @@ def step_ends(rollout: Rollout, recipe: WarmRecipe, at_us: int) -> bool:
 
 def share(rollout: Rollout, recipe: WarmRecipe) -> float:
     """The share of the traffic that the candidate answers."""
-    return recipe.canary[rollout.step] if rollout.phase == "canary" and rollout.step >= 0 else 0.0
+    if rollout.phase != "canary" or rollout.step < 0:
+        return 0.0
+    return recipe.canary[min(rollout.step, len(recipe.canary) - 1)]  # a project may shorten them on the way
 
 
 def look(rollout: Rollout, recipe: WarmRecipe, calendar: Calendar, at_us: int, seen: Seen) -> Move:
@@ -110,6 +114,9 @@ def _canary(rollout: Rollout, recipe: WarmRecipe, calendar: Calendar, at_us: int
 
 def _watch(rollout: Rollout, recipe: WarmRecipe, calendar: Calendar, at_us: int, seen: Seen) -> Move:
     verdict = rules.watch(recipe, seen.own, f"{seen.name}@{rollout.champion}")
+    if verdict.outcome == "fail" and not seen.serves:  # a later version has its place, and a watch of its own
+        over = msgspec.structs.replace(rollout, phase="done", next_us=None, outcome="replaced")
+        return Move(kind="quiet", rollout=over, verdict=verdict)
     if verdict.outcome == "fail":
         return _done(rollout, "roll-back", verdict)
     if calendar.closed_by(at_us) >= add_days(rollout.first_day, recipe.watch_blocks - 1):

@@ -126,8 +126,11 @@ def stop_others(tx: Tx, desk: Desk, than: Rollout, at_us: int, *, cause: int) ->
         ledger.append(tx, ACTOR, model.ABORTED, desk.subject, data, cause=cause, at_us=at_us)
 
 
-def wanted(tx: Tx, desk: Desk) -> list[Route]:
-    """The routes that the state of an endpoint asks for: who answers, and who goes along in shadow."""
+def wanted(tx: Tx, desk: Desk, *, moved: bool = False) -> list[Route]:
+    """The routes that the state of an endpoint asks for: who answers, and who goes along in shadow.
+
+    Who answers changes by a move alone: settings that are changed in the middle of a canary hold from its next move on.
+    """
     champion = queries.champion(tx, desk.name)
     if champion is None:
         return []
@@ -140,6 +143,9 @@ def wanted(tx: Tx, desk: Desk) -> list[Route]:
             live = {rollout.candidate: 1.0}
         elif share > 0:
             live = {champion: round(1 - share, 9), rollout.candidate: share}
+    if not moved:
+        routed = routes.routes_in(tx, desk.name)
+        live = {route.version: route.weight for route in routed if route.role == "live"} or live
     there = [version for version in sorted(shadows - set(live)) if _exists(tx, desk.spec.model, version)]
     answering = [Route(version, weight, "live") for version, weight in live.items()]
     return [*answering, *(Route(version) for version in there)]
@@ -169,7 +175,7 @@ def reroute(tx: Tx, desk: Desk, leave: Leave | None = None) -> int:
     Raises:
         Forbidden: who answers would change, and there is no passing verdict for it.
     """
-    before, after = routes.routes_in(tx, desk.name), wanted(tx, desk)
+    before, after = routes.routes_in(tx, desk.name), wanted(tx, desk, moved=leave is not None)
     states = (routes.state_of(before), routes.state_of(after))
     permit = None
     if leave is not None and states[0] != states[1]:

@@ -13,7 +13,7 @@ from loopwright.notes import service as notes
 from loopwright.releases import desk as desks
 from loopwright.releases import evidence, gates, machine, model, moves, queries
 from loopwright.releases.desk import Desk
-from loopwright.releases.model import GateResult, Hold, Released, Rollout
+from loopwright.releases.model import GateResult, Hold, Reign, Released, Rollout
 from loopwright.releases.moves import Leave
 from loopwright.releases.work import Submit
 from loopwright.serving import publish, routes
@@ -76,10 +76,19 @@ def deploy(space: Space, actor: str, ref: str, *, submit: Submit | None = None) 
         Conflict: the version serves already, or another one is on its way.
     """
     desk, version = find(space, ref)
-    _free(space, desk, version)
+    with space.read() as tx:
+        _free(tx, desk, version)
     result, package, twin = _judge(space, desk, version, submit)
 
     def act(tx: Tx) -> Released | None:
+        _free(tx, desk, version)
+        if queries.champion(tx, desk.name) != result.champion:
+            raise Conflict(
+                f"another version took the place while {version.ref} was judged",
+                code="deploy.overtaken",
+                field="ref",
+                hint=f"lw deploy {version.ref}",
+            )
         data = gates.event_data(desk, result)
         kind = model.GATE_PASSED if result.verdict.passed else model.GATE_REFUSED
         seq = ledger.append(tx, actor, kind, desk.subject, data)
@@ -101,10 +110,9 @@ def deploy(space: Space, actor: str, ref: str, *, submit: Submit | None = None) 
     return msgspec.structs.replace(done, workers=_apply(space))
 
 
-def _free(space: Space, desk: Desk, version: Version) -> None:
-    with space.read() as tx:
-        champion, going = queries.champion(tx, desk.name), queries.under_way(tx, desk.name)
-        held = queries.holds(tx, desk.name)
+def _free(tx: Tx, desk: Desk, version: Version) -> None:
+    champion, going = queries.champion(tx, desk.name), queries.under_way(tx, desk.name)
+    held = queries.holds(tx, desk.name)
     if champion == version.number:
         raise Conflict(f"{version.ref} serves already", code="deploy.serving", field="ref", hint=f"lw show {desk.name}")
     if going is not None:
@@ -112,7 +120,7 @@ def _free(space: Space, desk: Desk, version: Version) -> None:
             f"{desk.spec.model}@{going.candidate} is on its way ({going.phase})",
             code="deploy.busy",
             field="ref",
-            hint=f"wait, or: lw rollback {desk.name}",
+            hint=f"lw rollback {desk.name}" if going.phase == "canary" else f"lw watch {desk.name}",
         )
     if held and champion is not None:
         raise Conflict(
@@ -227,12 +235,24 @@ def _stop(tx: Tx, desk: Desk, going: Rollout, actor: str) -> Released:
     return _released(tx, desk, going.champion, f"the canary of @{going.candidate} was stopped", move.verdict)
 
 
+def _line(reigns: list[Reign]) -> list[int]:
+    """The versions that led to the one that serves: a rollback takes the line back to the version that it went to."""
+    line: list[int] = []
+    for reign, ended in zip(reigns, ("", *(reign.ended for reign in reigns)), strict=False):
+        if ended == "rolled-back" and reign.version in line:
+            while line[-1] != reign.version:
+                line.pop()
+        else:
+            line.append(reign.version)
+    return line
+
+
 def _back(tx: Tx, desk: Desk, actor: str) -> Released:
     reigns = queries.reigns(tx, desk.name)
     if not reigns:
         raise NotFound(f"{desk.name} serves nothing yet", code="rollback.nothing", hint=f"lw deploy {desk.name}")
     now_serving = reigns[-1].version
-    before = [r.version for r in reigns[:-1] if r.version != now_serving and r.ended != "rolled-back"]
+    before = [version for version in _line(reigns) if version != now_serving]
     if not before:
         raise NotFound(
             f"no version served all of {desk.name} before {desk.spec.model}@{now_serving}",
