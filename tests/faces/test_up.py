@@ -230,3 +230,26 @@ def test_a_changed_project_is_loaded_anew_and_routes_reach_the_workers(project: 
     assert project.json(*replayed)["complete"]
     newest = project.json("api", "artifacts.list_versions", "name=tiny")["items"][-1]
     assert project.json("api", "runs.get_run", f"run={newest['run']}")["params"]["trees"] == 12
+
+
+def test_the_last_words_of_an_up_are_its_error_and_not_its_hint(tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    log.write_text("control ended with 1\nerror: no free port from 65535 on\n  try: lw up --port 64535\n")
+    assert up._last_words(log) == "no free port from 65535 on"
+
+
+def test_an_up_that_is_interrupted_before_it_answers_is_not_left_behind(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[server.Running] = []
+
+    def interrupted(found: server.Running) -> bool:
+        seen.append(found)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(up, "_healthy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        up.start(up.planned(project.folder, port=0, data_port=0), detached=True)
+    assert seen
+    assert server.running(project.folder) is None
+    assert not processes.alive(seen[0].pid)

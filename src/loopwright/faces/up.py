@@ -200,7 +200,8 @@ def _url(listening: socket.socket) -> str:
 
 def _last_words(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").strip().split("\n") if log.exists() else []
-    return lines[-1] if lines else "see " + str(log)
+    said = [line for line in lines if not line.startswith("  try: ")]
+    return said[-1].removeprefix("error: ") if said else "see " + str(log)
 
 
 def supervise(plan: Plan, say: Callable[[server.Running], None]) -> None:
@@ -265,16 +266,23 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
             start_new_session=detached,
             preexec_fn=None if detached else processes.tied(),
         )
+    try:
+        return process, _answering(plan.root, process, log)
+    except BaseException:  # Ctrl-C too: what has not answered is not left behind
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _answering(root: Path, process: subprocess.Popen[bytes], log: Path) -> server.Running:
     until = monotonic_s() + READY_S
     while monotonic_s() < until:
         if process.poll() is not None:
             raise LoopwrightError(f"`lw up` ended: {_last_words(log)}", code="up.start", hint=f"see {log}")
-        found = server.running(plan.root)
+        found = server.running(root)
         if found is not None and found.pid == process.pid and _healthy(found):
-            return process, found
+            return found
         time.sleep(0.05)
-    process.terminate()
-    process.wait()
     raise Timeout(f"`lw up` did not answer in {READY_S:.0f} s", code="up.slow", hint=f"see {log}")
 
 
