@@ -106,7 +106,9 @@ def test_what_is_always_known_has_no_latest_row_and_no_window() -> None:
     ("columns", "derive", "match"),
     [
         (["id"], {}, "reserved"),
+        (["Id"], {}, "reserved"),
         (["a"], {"a": "b"}, "used twice"),
+        (["a"], {"A": "b"}, "used twice"),
         (["_a"], {}, "reserved"),
         ([], {}, "has no columns"),
     ],

@@ -238,10 +238,11 @@ def _validate(spec: FeaturesSpec) -> None:
         raise Invalid(f"{spec.name} has no columns", code="features.empty", field="columns")
     seen: set[str] = set()
     for out in spec.outputs:
-        if out in RESERVED or out in seen or out.startswith("_") or '"' in out:
-            why = "is used twice" if out in seen else f"is reserved ({', '.join(RESERVED)}, names with _ in front)"
+        low = out.lower()  # DuckDB tells names apart without their case
+        if low in RESERVED or low in seen or out.startswith("_") or '"' in out:
+            why = "is used twice" if low in seen else f"is reserved ({', '.join(RESERVED)}, names with _ in front)"
             raise Invalid(f"{spec.name}: the feature name {out} {why}", code="features.name", field=out)
-        seen.add(out)
+        seen.add(low)
     named: dict[str, DataSpec] = {}
     for source in (spec.base, *(join.source for join in spec.joins)):
         if msgspec.structs.astuple(named.setdefault(source.name, source)) != msgspec.structs.astuple(source):
