@@ -74,6 +74,14 @@ def test_history_takes_labels_known_before(space: Space) -> None:
     assert labels("2013-01-04") == {"a": 0, "b": 1, "c": 1, "d": 1}, "no label, no row"
 
 
+def test_a_label_that_is_no_finite_number_is_none(space: Space, parquet: Any) -> None:
+    rows = [("a", "2013-01-01", 1.5), ("b", "2013-01-01", float("nan")), ("c", "2013-01-01", float("inf"))]
+    parquet(space.root / "costs.parquet", {"id": "VARCHAR", "known_at": "TIMESTAMP", "cost": "DOUBLE"}, rows)
+    costs = lw.data("costs.parquet", key="id", known="known_at")
+    _, y = MADE.training(labels=costs, target="cost", until="2013-01-04")
+    assert dict(y) == {"a": 1.5}
+
+
 def test_from_the_first_served_request_on_the_log_counts(space: Space) -> None:
     at, known = parse_time("2013-01-02T10:00:00Z"), parse_time("2013-01-02T12:00:00Z")
     late = parse_time("2013-01-05")

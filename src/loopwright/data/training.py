@@ -178,8 +178,8 @@ def _labels(executor: Executor, ask: Ask, until_us: int) -> tuple[bool, str]:
     value = "VARCHAR" if target.kind == "text" else "DOUBLE"
     known, key = source.known(), sql.ident(spec.key[0])
     made = f"CAST({sql.ident(ask.target)} AS {value})"
-    if target.kind == "bool":
-        made = sql.number(sql.ident(ask.target), target.type)
+    if target.kind in ("bool", "number"):
+        made = sql.number(sql.ident(ask.target), target.type)  # what is not finite is no label
     executor.con.execute(
         f"CREATE TEMP TABLE labels_known AS SELECT CAST({key} AS VARCHAR) AS ref, {made} AS label FROM {source.table}"
         f" WHERE {key} IS NOT NULL AND {known} < {until_us}"
