@@ -138,6 +138,21 @@ def test_csv_is_read_as_typed_columns(space: Space) -> None:
     assert [c.nulls for c in added.profile] == [0, 0, 1, 1]
 
 
+def test_delimiters_in_quoted_names_do_not_count(space: Space) -> None:
+    path = space.root / "quoted.csv"
+    path.write_text('"price, net, EUR";"n"\n1.5;2\n2.5;3\n')
+    assert [c.name for c in service.add(space, ME, path).schema] == ["price, net, EUR", "n"]
+
+
+def test_times_that_nobody_can_write_down_are_unknown(space: Space, parquet: Any) -> None:
+    kinds = {"stamp": "TIMESTAMP", "day": "DATE", "zoned": "TIMESTAMPTZ"}
+    bad = ("20213-01-05", "5881580-07-10", "20213-01-05 00:00:00+00")
+    good = [(f"2013-01-{day:02}",) * 2 + (f"2013-01-{day:02} 00:00:00+00",) for day in range(1, 29)]
+    added = service.add(space, ME, parquet(space.root / "typo.parquet", kinds, [*good, bad]))
+    assert [c.type for c in added.schema] == ["TIMESTAMP", "DATE", "TIMESTAMP WITH TIME ZONE"]
+    assert {(c.low, c.high) for c in added.profile} == {("2013-01-01T00:00:00Z", "2013-01-28T00:00:00Z")}
+
+
 def test_a_job_takes_the_newest_version_and_never_the_folder(space: Space, parquet: Any) -> None:
     path = winds(parquet, space.root / "wind.parquet")
     wind = lw.data("wind.parquet", key="site", time="at", known="at")

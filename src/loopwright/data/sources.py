@@ -1,5 +1,6 @@
 """Files as DuckDB tables: the connection, the two formats, and what each can get wrong. Knows no Space."""
 
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ ENDINGS = {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv", ".p
 NULL_TEXTS = ("", "NA", "NaN", "nan", "NULL", "null")
 MEMORY_LIMIT = "2GB"
 _DELIMITERS = (",", ";", "\t", "|")
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 def connect(temporary: Path) -> duckdb.DuckDBPyConnection:
@@ -62,12 +64,12 @@ def reading(path: Path, kind: str, delimiter: str = ",") -> str:
 
 
 def delimiter_of(path: Path) -> str:
-    """The delimiter of a CSV file: the one that its first line holds most of; a comma when it holds none."""
+    """The delimiter of a CSV file: the one that its first line holds most of outside quotes; else a comma."""
     import gzip
 
     with gzip.open(path, "rb") if _zipped(path) else open(path, "rb") as stream:
         first = stream.readline(1 << 20).decode("utf-8", "replace")
-    return max(_DELIMITERS, key=first.count)
+    return max(_DELIMITERS, key=_QUOTED.sub("", first).count)
 
 
 def _zipped(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from loopwright.kernel.errors import Invalid
 
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 _FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -38,6 +39,8 @@ def is_whole(kind: str) -> bool:
 def moment(column: str, kind: str, field: str) -> str:
     """A time column as microseconds since the epoch; a time without an offset is taken as UTC.
 
+    What is infinite or lies outside the years 1 to 9999, which nothing could write down, is NULL.
+
     Raises:
         Invalid: the column holds no times.
     """
@@ -48,8 +51,9 @@ def moment(column: str, kind: str, field: str) -> str:
             field=field,
             hint="write it as a timestamp, such as 2013-04-01T04:00:00Z",
         )
-    stamp = f"CAST({ident(column)} AS TIMESTAMP)" if "ZONE" not in kind.upper() else ident(column)
-    return f"CASE WHEN isfinite({stamp}) THEN epoch_us({stamp}) END"
+    stamp = f"TRY_CAST({ident(column)} AS TIMESTAMP)" if "ZONE" not in kind.upper() else ident(column)
+    at_us = f"epoch_us({stamp})"
+    return f"CASE WHEN isfinite({stamp}) THEN CASE WHEN {at_us} BETWEEN {_FIRST_US} AND {_LAST_US} THEN {at_us} END END"
 
 
 def number(expression: str, kind: str) -> str:
