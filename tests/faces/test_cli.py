@@ -144,3 +144,12 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
     run = f"{sys.executable} -m loopwright --help | head -c 1"
     ran = subprocess.run(["sh", "-c", run], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stderr == ""
+
+
+def test_a_file_whose_name_reads_as_a_number_is_still_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = house.ops()["serving.add_labels"]
+    monkeypatch.chdir(tmp_path)
+    Path("5").write_bytes(b"{}")
+    assert commands._words(op, {"endpoint": "m", **commands.pairs(["body=5"], "fields")})["body"] == b"{}"
+    with pytest.raises(errors.Invalid, match="cannot be read"):
+        commands._words(op, {"endpoint": "m", **commands.pairs(["body=[1]"], "fields")})

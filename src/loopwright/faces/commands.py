@@ -139,7 +139,7 @@ def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if param.is_bytes:
-            out[param.name] = _whole(param.name, value)
+            out[param.name] = _whole(param.name, str(value))  # `lw api` may have read a number in it
         elif bind.origin(param.type) is dict and isinstance(value, tuple):
             out[param.name] = pairs(value, param.name)
         elif isinstance(value, tuple):
