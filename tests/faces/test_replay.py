@@ -1,13 +1,16 @@
 """A replay on a tiny project: sent = answered = logged, labels joined, resumable, the same decisions again."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from loopwright.faces.replay import Replay
+from loopwright.kernel.times import parse_time
 from loopwright.project import server
 
 Project = Any  # of conftest.py
@@ -109,3 +112,16 @@ def test_ctrl_c_ends_with_130_and_can_go_on(project: Project) -> None:
     found = project.json("replay", "tiny", *FILES, "--until", "2020-01-28")
     assert found["complete"] and found["failed"] == 0
     assert logged(project)[1] == 25 + 3 * 30
+
+
+def test_an_advance_that_was_answered_before_all_was_done_is_waited_for() -> None:
+    answers = [{"now": "2013-04-02T04:00:00Z", "settled": settled} for settled in (False, False, True)]
+
+    class Control:
+        def json(self, verb: str, path: str, fields: Any = None) -> Any:
+            return answers.pop(0)
+
+    made = Replay.__new__(Replay)
+    made._control = cast("Any", Control())
+    assert asyncio.run(made._advance(parse_time("2013-04-02T04:00:00Z")))["settled"]
+    assert answers == []

@@ -255,7 +255,9 @@ class Replay:
     async def _advance(self, to_us: int) -> dict[str, Any]:
         fields = {"to": format_time(to_us)}
         clock: dict[str, Any] = await self._aside(lambda: self._control.json("POST", ADVANCE, fields))
-        return clock
+        if clock["settled"]:
+            return clock
+        return await self._settled()  # a control that is told to end answers before all is done
 
     async def _judged(self, last_us: int) -> bool:
         """Whether a block was closed after a moment."""
