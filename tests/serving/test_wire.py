@@ -55,6 +55,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "not a number": (b'{"inputs":[{"name":"wind","datatype":"FP64","shape":[1],"data":[NaN]}]}', "wind"),
     "infinite": (b'{"inputs":[{"name":"wind","datatype":"FP64","shape":[1],"data":[-Infinity]}]}', "wind"),
     "id not text": ({**ask(), "id": 7}, "id"),
+    "id zero": ({**ask(), "id": 0}, "id"),
     "id too long": (ask(id="x" * 257), "id"),
     "id with a line break": (ask(id="a\nb"), "id"),
     "id like a row of a batch": (ask(id="a/0"), "id"),

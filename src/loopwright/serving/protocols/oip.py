@@ -235,7 +235,7 @@ def _ask(call: Call, doc: Any, subject_key: bytes) -> Ask:
     target = call.target
     ask = Ask(target=target, rows=(), pinned=call.version)
     request_id = doc.get("id")
-    if request_id:
+    if request_id is not None and request_id != "":  # which clients send for none
         ask.request_id = _check_id(request_id)
     parameters = doc.get("parameters")
     if parameters is not None:
