@@ -133,6 +133,14 @@ def test_the_first_of_a_request_within_a_day_is_read(ready: Space) -> None:
         assert con.execute("SELECT * FROM predictions").fetchall() == []
 
 
+def test_a_request_may_be_named_like_a_prediction(ready: Space) -> None:
+    name = record.prediction_id(5, record.spool_id(0, 77), 1)
+    write_spool(ready, "0000000000001", [row(name, 5)])
+    for _ in range(2):
+        assert predictions.find(ready, name, "delay").id == f"pred_{name}"
+        seal.seal(ready)
+
+
 def test_columns_that_come_and_go_and_change_type(ready: Space) -> None:
     wide = Columns(("wind", "odd 'name\""), ("int64", "string"))
     made = row("w", 7)

@@ -208,13 +208,14 @@ def find(space: Space, reference: str, endpoint: str | None = None) -> Predictio
         NotFound: no endpoint has logged it.
     """
     specs = routes.endpoints(space) if endpoint is None else [routes.endpoint(space, endpoint)]
-    spool = record.spool_of(reference)
-    for name in (spec.name for spec in specs):
-        # Open spools first: one that is sealed meanwhile is then found sealed.
-        looked = (_find_open(space, name, reference, spool), _find_sealed(space, name, reference, spool))
-        found = [row for row in looked if row is not None]
-        if found:
-            return _with_labels(space, min(found, key=lambda row: (row.at_us, row.received_us)))
+    # A request's own id may look like a prediction's: it may be that of another endpoint's answer.
+    for spool in dict.fromkeys((record.spool_of(reference), None)):
+        for name in (spec.name for spec in specs):
+            # Open spools first: one that is sealed meanwhile is then found sealed.
+            looked = (_find_open(space, name, reference, spool), _find_sealed(space, name, reference, spool))
+            found = [row for row in looked if row is not None]
+            if found:
+                return _with_labels(space, min(found, key=lambda row: (row.at_us, row.received_us)))
     message = f"no prediction {reference[:120]!r} in the log"
     raise NotFound(message, code="prediction.missing", field="id", hint="lw predictions ENDPOINT")
 
