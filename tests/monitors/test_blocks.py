@@ -126,6 +126,19 @@ def test_rows_that_break_the_contract_are_named_and_kept(day: World) -> None:
     assert predictions.find(day.space, "pred_3").inputs["c"] == "never seen"
 
 
+def test_a_column_that_was_a_text_before_does_not_keep_a_day_open(day: World) -> None:
+    for number, (dtype, value) in enumerate((("string", "low"), ("float64", 99.0)), 2):
+        at = DAY_ONE + DAY + number * HOUR
+        rows = [LogRow(f"pred_n{number}", at, 0, f"n{number}", 1, 1, None, [value, "b"], {1: 0.5}, {}, {1: 10})]
+        path = day.space.home / "spool" / "demo" / f"{record.spool_id(0, number)}.spool"
+        header = record.header(Columns(("x", "c"), (dtype, "string")))
+        path.write_bytes(frames.encode(header) + frames.encode(record.rows_payload(rows)))
+    blocks.close_block(day.space, NEXT, silent)
+    with day.space.read() as tx:
+        found = queries.flags(tx, "demo", since="2013-04-03")
+    assert [(flag.column, flag.what, flag.examples) for flag in found] == [("x", "range", ["pred_n3"])]
+
+
 def test_a_guard_window_counts_calls_failures_and_latency(day: World) -> None:
     ask = {
         "action_id": "w1", "endpoint": "demo", "since_us": DAY_ONE, "until_us": DAY_ONE + DAY, "champion": 1,

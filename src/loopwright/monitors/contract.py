@@ -60,7 +60,7 @@ def _conditions(column: ColumnContract) -> list[tuple[str, str, list[Any]]]:
         marks = ", ".join("?" * len(column.levels))
         out.append(("unseen", f"{name} IS NOT NULL AND CAST({name} AS VARCHAR) NOT IN ({marks})", [*column.levels]))
     if column.low is not None and column.high is not None:
-        value = f"CAST({name} AS DOUBLE)"
+        value = f"TRY_CAST({name} AS DOUBLE)"  # the column may have been a text to an earlier version of that day
         out.append(("range", f"NOT isnan({value}) AND ({value} < ? OR {value} > ?)", [column.low, column.high]))
     if column.null_share == 0:
         out.append(("null", f"{name} IS NULL", []))
