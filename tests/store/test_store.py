@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopwright import house
-from loopwright.kernel.errors import Conflict, Corrupt, Invalid, LoopwrightError, NotFound
+from loopwright.kernel.errors import Conflict, Corrupt, Invalid, LoopwrightError, NotFound, Unavailable
 from loopwright.kernel.event import EventKind
 from loopwright.store import clock, frames, ledger
 from loopwright.store.database import Tx
@@ -180,3 +180,79 @@ def test_any_bytes_are_read_without_a_fault(tmp_path_factory: pytest.TempPathFac
 def _count(space: Space) -> int:
     with space.read() as tx:
         return int(tx.value("SELECT COUNT(*) FROM events WHERE kind = 'thing.made@1'"))
+
+
+def test_a_full_disk_is_told_as_one_and_the_next_write_works(space: Space) -> None:
+    pages = space.write(lambda tx: tx.value("PRAGMA page_count"))
+    space.write(lambda tx: tx.value(f"PRAGMA max_page_count={pages + 5}"))
+    before = _count(space)
+    with pytest.raises(Unavailable, match="full"):
+        space.write(lambda tx: ledger.append(tx, "local:me", MADE, "a", {"text": "x" * 1_000_000}))
+    space.write(lambda tx: tx.value("PRAGMA max_page_count=1000000"))
+    space.write(lambda tx: ledger.append(tx, "local:me", MADE, "a", {}))
+    assert _count(space) == before + 1
+
+
+def test_a_database_that_cannot_be_opened_again_keeps_nobody_waiting(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> sqlite3.Connection:
+        raise Corrupt("the disk is gone")
+
+    told: list[str] = []
+
+    def write() -> None:
+        try:
+            space.write(lambda tx: tx.value("SELECT 1"))
+        except Unavailable as error:
+            told.append(error.message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(space.database, "_connect", refuse)
+        space.database._connection.close()
+        for _ in range(2):
+            thread = threading.Thread(target=write, daemon=True)
+            thread.start()
+            thread.join(30)
+    assert len(told) == 2
+    with pytest.raises(Unavailable):
+        space.write(lambda tx: tx.value("SELECT 1"))
+    assert space.write(lambda tx: tx.value("SELECT 1")) == 1
+
+
+def test_threads_that_have_ended_hold_no_file_open(space: Space) -> None:
+    def look() -> None:
+        with space.read() as tx:
+            tx.value("SELECT 1")
+
+    counts = []
+    for _ in range(20):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[-1] <= counts[1]
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from loopwright import house
+space = house.open(Path(sys.argv[1]))
+space.write(lambda tx: tx.value("SELECT 1"))
+with space.read() as tx:
+    tx.value("SELECT 1")
+pid = os.fork()
+if not pid:
+    done = space.write(lambda tx: tx.execute("CREATE TABLE of_the_child(x)"))
+    with space.read() as tx:
+        os._exit(int(tx.value("SELECT COUNT(*) FROM of_the_child")))
+assert os.waitpid(pid, 0)[1] == 0
+with space.read() as tx:
+    print(tx.value("SELECT COUNT(*) FROM of_the_child"))
+"""
+
+
+def test_a_forked_process_writes_and_reads_on_its_own(space: Space) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(space.root)]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=True).stdout == b"0\n"

@@ -3,11 +3,12 @@
 Writes are fsynced before they return (WAL, synchronous=FULL). Checkpoints and the last close happen only in the gate.
 """
 
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 Row = sqlite3.Row
 DRAIN_S = 0.020
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "temp_store=MEMORY")
+_REFUSED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 class Tx:
@@ -73,23 +75,45 @@ class Database:
         self.path = path
         self.gate = gate
         self.replay = False
+        self._closed = False
+        self._left: list[Any] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._lock = threading.Lock()
         self._writer: threading.Thread | None = None
-        self._closed = False
-        with gate:
+        with self.gate:
             self._connection = self._connect()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    def _own(self) -> None:
+        """In a forked process: open the database anew; the writer thread and the locks stayed behind."""
+        if self._pid != os.getpid() and not self._closed:
+            self._left += [self._connection, self._readers]  # SQLite forbids to use or close them here
+            self.gate.reopen()
+            self._start()
+
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        try:
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        except sqlite3.OperationalError as error:
+            raise _refusal(error) from None
         connection.row_factory = sqlite3.Row
         try:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.DatabaseError as error:
             connection.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise _refusal(error) from None
             raise Corrupt(f"{self.path.name} is no database: {error}", hint="lw fsck") from None
         return connection
 
@@ -101,6 +125,7 @@ class Database:
         """
         if threading.current_thread() is self._writer:
             raise RuntimeError("a write inside a write: pass the transaction on")
+        self._own()
         job = _Write(fn)
         with self._lock:
             if self._closed:
@@ -142,12 +167,10 @@ class Database:
                         batch.append(job)
                         self._attempt(job)
                 self._connection.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - told to the threads that wait; without this one they wait for ever
             self._undo()
             for job in batch:
-                job.error = job.error or Unavailable(
-                    f"the database did not take the write: {error}", code="store.write", hint="lw doctor"
-                )
+                job.error = job.error or _refusal(error)
         return stop
 
     def _attempt(self, job: _Write) -> None:
@@ -155,7 +178,8 @@ class Database:
         try:
             job.result = job.fn(Tx(self._connection, self.replay))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            job.error = error
+            refused = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSED
+            job.error = _refusal(error) if refused else error
             self._connection.execute("ROLLBACK TO step")
         self._connection.execute("RELEASE step")
 
@@ -164,18 +188,24 @@ class Database:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
-            self._connection = self._connect()
+            with suppress(LoopwrightError):  # the next write tries again
+                self._connection = self._connect()
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """A read-only snapshot; hold it for less than a second."""
+        self._own()
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._connect()
             connection.execute("PRAGMA query_only=ON")
             self._local.connection = connection
             with self._lock:
-                self._readers.append(connection)
+                gone = [held for thread, held in self._readers if not thread.is_alive()]
+                self._readers = [(thread, held) for thread, held in self._readers if thread.is_alive()]
+                self._readers.append((threading.current_thread(), connection))
+            for held in gone:
+                held.close()
         if connection.in_transaction:
             yield Tx(connection, self.replay)
             return
@@ -202,8 +232,12 @@ class Database:
         if writer is not None and writer is not threading.current_thread():
             writer.join()
         with self.gate:
-            for connection in [*self._readers, self._connection]:
+            for connection in [*(held for _, held in self._readers), self._connection]:
                 connection.close()
+
+
+def _refusal(error: BaseException) -> Unavailable:
+    return Unavailable(f"the database refused: {error}", code="store.write", hint="lw doctor")
 
 
 def run_scripts(tx: Tx, room: str, scripts: Sequence[str]) -> None:

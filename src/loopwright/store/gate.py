@@ -13,7 +13,16 @@ class Gate:
     """A `flock` that is held inside a `with` block."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def reopen(self) -> None:
+        """In a forked process: take a descriptor of its own, for a lock on a shared one holds for both."""
+        os.close(self._fd)
+        self._fd = self._open()
 
     def __enter__(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
