@@ -55,6 +55,61 @@ def project(main: str, **others: str) -> Files:
 
 # what is edited: (files, the text before, the text after); the edit must change the fingerprint
 NOTICED: dict[str, tuple[Files, str, str]] = {
+    "module of a package whose __init__ is empty": (
+        {**project("import pkg.a\n@lw.step\ndef step(x):\n    return pkg.a.f()\n"), "pkg/__init__.py": "", "pkg/a.py": "from . import c\ndef f(): return c.X\n", "pkg/c.py": "X = 1\n"},
+        "X = 1",
+        "X = 2",
+    ),
+    "class attribute set later": (
+        project("class K: pass\nK.v = 1\n@lw.step\ndef step(x):\n    return K.v\n"),
+        "v = 1",
+        "v = 2",
+    ),
+    "class attribute set by a function": (
+        project("class K: pass\ndef fill(v):\n    K.v = v\nfill(1)\n@lw.step\ndef step(x):\n    return K.v\n"),
+        "fill(1)",
+        "fill(2)",
+    ),
+    "method replaced by a function": (
+        project("class K:\n    def h(self): return 0\ndef new(self): return 1\ndef patch():\n    K.h = new\npatch()\n@lw.step\ndef step(x):\n    return K().h()\n"),
+        "return 1",
+        "return 2",
+    ),
+    "attribute of an installed module": (
+        project("import random\nrandom.seed(1)\n@lw.step\ndef step(x):\n    return random.random()\n"),
+        "seed(1)",
+        "seed(2)",
+    ),
+    "deque filled by a function": (
+        project("import collections, types\nK = collections.deque()\ndef fill(v):\n    K.append(v)\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
+        "fill(1)",
+        "fill(2)",
+    ),
+    "defaultdict filled by a function": (
+        project("import collections, types\nK = collections.defaultdict(int)\ndef fill(v):\n    K[0] = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
+        "fill(1)",
+        "fill(2)",
+    ),
+    "namespace filled by a function": (
+        project("import collections, types\nK = types.SimpleNamespace()\ndef fill(v):\n    K.v = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
+        "fill(1)",
+        "fill(2)",
+    ),
+    "bytearray filled by a function": (
+        project("import collections, types\nK = bytearray()\ndef fill(v):\n    K.append(v)\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
+        "fill(1)",
+        "fill(2)",
+    ),
+    "pattern kept by a function": (
+        project("import re\nK = []\ndef fill(v):\n    K.append(re.compile(v))\nfill('1')\n@lw.step\ndef step(x):\n    return K[0]\n"),
+        "fill('1')",
+        "fill('2')",
+    ),
+    "dictionary of an own class": (
+        project("class D(dict): pass\nK = D()\ndef fill(v):\n    K[0] = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
+        "fill(1)",
+        "fill(2)",
+    ),
     "body": (project("@lw.step\ndef step(x: int):\n    return x + 1\n"), "x + 1", "x + 2"),
     "helper": (project("def h(v):\n    return v + 1\n@lw.step\ndef step(x):\n    return h(x)\n"), "v + 1", "v + 2"),
     "constant": (project("K = 1\n@lw.step\ndef step(x):\n    return x + K\n"), "K = 1", "K = 2"),
@@ -412,3 +467,24 @@ def test_a_change_that_matters_is_noticed(traced: Tracer, kind: str) -> None:
 def test_a_change_that_does_not_matter_is_not(traced: Tracer, kind: str) -> None:
     files, before, after = IGNORED[kind]
     assert traced(edited(files, before, after)).digest == traced(files).digest
+
+
+BY_ENVIRONMENT = {
+    "definition": "if os.environ['KIND'] == '1':\n    def h(): return 1\nelse:\n    def h(): return 2\n",
+    "default": "def h(v=os.environ['KIND']): return v\n",
+    "class attribute": "class h:\n    v = os.environ['KIND']\n",
+    "module": "if os.environ['KIND'] == '1':\n    import far as h\nelse:\n    import near as h\n",
+}
+
+
+@pytest.mark.parametrize("kind", BY_ENVIRONMENT)
+def test_what_the_environment_decides_while_a_file_is_read_is_noticed(
+    kind: str, traced: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use = "h.V" if kind == "module" else "h()"
+    main = f"import os\n{BY_ENVIRONMENT[kind]}@lw.step\ndef step(x):\n    return {use}\n"
+    files, digests = project(main, far="V = 1\n", near="V = 2\n"), []
+    for value in ("1", "1", "2"):
+        monkeypatch.setenv("KIND", value)
+        digests.append(traced(files).digest)
+    assert digests[0] == digests[1] != digests[2]

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections import deque
+from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ from loopwright.store.database import Tx
 from loopwright.store.space import Space, bound
 
 ME = "local:me"
-CALLS: deque[str] = deque()  # not a list: the value of a plain module constant is a part of the key
+CALLS: UserList[str] = UserList()  # not a list: what a plain collection holds is a part of the key
 
 
 @pytest.fixture(autouse=True)

@@ -192,7 +192,7 @@ class Tracer:
     def _name(self, source: Source, bindings: Sequence[Binding], live: Any) -> Any:
         if values.is_declared(live):
             return self.value(live)
-        settled = isinstance(live, FunctionType | type | ModuleType | Step) or any(b.origin for b in bindings)
+        settled = isinstance(live, ModuleType | Step) or any(b.origin for b in bindings)
         content: list[Any] = []
         for binding in bindings:
             if binding.origin is not None:
@@ -202,7 +202,20 @@ class Tracer:
                 content.append([[_dump(node) for node in nodes], self._references(source, nodes, {})])
         if live is not MISSING and not _covered(source, bindings, live):
             content.append(self.value(live))
+        if isinstance(live, FunctionType | type):
+            content += self._made(source, bindings, live)
         return content
+
+    def _made(self, source: Source, bindings: Sequence[Binding], live: Any) -> list[Any]:
+        """What a definition's text does not say: which of several it is, and what it came to hold when it was run."""
+        opaque = self.opaque
+        made: list[Any] = [n for n, b in enumerate(bindings) if len(bindings) > 1 and _covered(source, [b], live)]
+        if isinstance(live, FunctionType):
+            made += [self.value(held) for held in (live.__defaults__, live.__kwdefaults__) if held]
+        else:
+            made += [[name, self.value(held)] for name, held in sorted(vars(live).items()) if _added(live, name, held)]
+        self.opaque = opaque
+        return made
 
     def _references(self, source: Source, nodes: Iterable[ast.AST], cells: dict[str, Any]) -> list[Any]:
         return [self._resolve(source, reference, cells) for reference in references(nodes)]
@@ -227,9 +240,22 @@ class Tracer:
         if origins and not any(b.makes and b.origin is None for b in bindings):
             self._reach(source)
             found = [self._imported(source, origin, rest) for origin in dict.fromkeys(origins)]
-            replaced = live is not MISSING and not isinstance(live, ModuleType)
-            return [*found, self.value(live)] if replaced else found
+            found += self._touches(source, name, bindings, live)
+            if isinstance(live, ModuleType):
+                return [*found, f"={live.__name__}"] if len(found) > 1 else found
+            return found if live is MISSING else [*found, self.value(live)]
         return self.name(source, name)
+
+    def _touches(self, source: Source, name: str, bindings: Sequence[Binding], live: Any) -> list[Any]:
+        """The statements that change a part of something imported, such as `random.seed(1)`."""
+        statements = [b.statement for b in bindings if not b.makes]
+        if not statements or getattr(live, "__name__", "").partition(".")[0] == "loopwright":
+            return []
+        label, new = self._label((source.path, "touches", name), f"{source.label}:{name}.*")
+        if new:
+            dumped = [_dump(node) for node in statements]
+            self.entries[label] = [dumped, self._references(source, statements, {})]
+        return [label]
 
     def _imported(self, source: Source, origin: Import, rest: tuple[str, ...]) -> Any:
         module = _absolute(source, origin)
@@ -343,6 +369,14 @@ def _holds(statement: ast.stmt, lines: Sequence[int]) -> bool:
     return all(first <= line <= last for line in lines)
 
 
+def _added(cls: type, name: str, held: Any) -> bool:
+    """Whether a member of a class can differ from what the class's statement says."""
+    if isinstance(held, FunctionType):
+        path = held.__code__.co_filename
+        return not path.startswith("<") and not held.__qualname__.startswith(f"{cls.__qualname__}.")
+    return not name.endswith("_") and not hasattr(type(held), "__get__")
+
+
 def _is_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
@@ -391,8 +425,17 @@ def _cells(fn: Any) -> dict[str, Any]:
 
 
 def _bytecode(code: CodeType) -> Any:
-    inner = [_bytecode(c) if isinstance(c, CodeType) else [type(c).__name__, repr(c)] for c in code.co_consts]
+    inner = [_bytecode(c) if isinstance(c, CodeType) else [type(c).__name__, _constant(c)] for c in code.co_consts]
     return [code.co_code, inner, list(code.co_names), list(code.co_varnames)]
+
+
+def _constant(value: Any) -> str:
+    """A constant as text; a set's own text has another order in every process."""
+    if isinstance(value, frozenset):
+        return f"{{{', '.join(sorted(_constant(item) for item in value))}}}"
+    if isinstance(value, tuple):
+        return f"({', '.join(_constant(item) for item in value)})"
+    return repr(value)
 
 
 def _names(code: CodeType) -> list[str]:

@@ -18,6 +18,7 @@ _STANDARD = os.path.realpath(os.path.dirname(os.__file__)) + os.sep
 _OURS = os.path.realpath(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NO_FILE = (0, 0)
 _BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
 
 
@@ -253,7 +254,7 @@ class Sources:
             source = Source(path, text, namespace)
         except (SyntaxError, ValueError):
             return
-        if text:
+        if text or stat != _NO_FILE:  # an empty __init__.py is a file like others
             self._read[path] = _Read(source, stat, (namespace or {}).get("__spec__"))
 
 
@@ -264,7 +265,7 @@ def _stat(path: str) -> tuple[int, int]:
     try:
         found = os.stat(path)
     except OSError:
-        return (0, 0)
+        return _NO_FILE
     return found.st_mtime_ns, found.st_size
 
 

@@ -24,10 +24,14 @@ _TOLD_BY_REPR = {
     ("datetime", "timezone"),
     ("decimal", "Decimal"),
     ("fractions", "Fraction"),
+    ("operator", "itemgetter"),
+    ("operator", "attrgetter"),
     ("uuid", "UUID"),
     ("zoneinfo", "ZoneInfo"),
 }
 _MAX_DEPTH = 30
+# Standard modules whose objects are what they hold.
+_COLLECTIONS = ("collections", "re", "types")
 
 
 class Walk(Protocol):
@@ -102,6 +106,8 @@ def _container(walk: Walk, value: Any, within: tuple[int, ...]) -> Any:
         return [kind.__name__, [describe(walk, item, within) for item in value]]
     if kind is dict:
         return ["dict", [[describe(walk, k, within), describe(walk, v, within)] for k, v in value.items()]]
+    if kind is bytearray:
+        return ["bytearray", bytes(value)]
     if kind in (set, frozenset):
         items = [describe(walk, item, within) for item in value]
         return [kind.__name__, sorted(items, key=canonical.digest)]
@@ -126,14 +132,35 @@ def _object(walk: Walk, value: Any, within: tuple[int, ...]) -> Any:
     about = walk.kind(kind)
     if hasattr(kind, "__members__"):
         return ["member", about, str(value.name)]
+    held = _held(value)
     if isinstance(about, str) and about.startswith("=") and origin != "loopwright":
         wrapped = getattr(value, "__wrapped__", None)
         if isinstance(wrapped, FunctionType):
             return ["wrapped", about, describe(walk, wrapped, within)]
+        if held and kind.__module__ in _COLLECTIONS:
+            return ["collection", about, describe(walk, held, within)]
         walk.opaque += 1
         return ["object", about]
     state = [[name, describe(walk, item, within)] for name, item in _state(value)]
-    return ["instance", about, state]
+    return ["instance", about, state, describe(walk, held, within)] if held else ["instance", about, state]
+
+
+def _held(value: Any) -> list[Any]:
+    """What a collection, a pattern or an object of a class that extends a plain type holds."""
+    kind = type(value)
+    if isinstance(value, dict):
+        return [dict(value), getattr(value, "default_factory", None)]
+    if isinstance(value, set | frozenset):
+        return [set(value)]
+    if isinstance(value, bytes):
+        return [bytes(value)]
+    if isinstance(value, str | int | float):
+        return [str.__str__(value) if isinstance(value, str) else repr(value + 0)]
+    if isinstance(value, list | tuple) or (kind.__module__, kind.__name__) == ("collections", "deque"):
+        return [list(value), getattr(value, "maxlen", None)]
+    if (kind.__module__, kind.__name__) == ("re", "Pattern"):
+        return [value.pattern, value.flags]
+    return [dict(vars(value))] if (kind.__module__, kind.__name__) == ("types", "SimpleNamespace") else []
 
 
 def _state(value: Any) -> list[tuple[str, Any]]:
