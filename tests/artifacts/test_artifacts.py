@@ -1,6 +1,7 @@
 """Artifacts, names, labels, permits, code state and fsck."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -140,3 +141,61 @@ def test_the_state_of_the_code(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 2\n")
     changed = code.code_state(tmp_path)
     assert changed.commit == clean.commit and changed.dirty and b"+x = 2" in changed.diff
+
+
+def test_addresses_with_odd_numbers_are_no_addresses(space: Space) -> None:
+    made = _blob(space, "a")
+    space.write(lambda tx: names.register(tx, ME, "delay", made))
+    for ref in ("delay@²", "delay@٣", "delay@" + "9" * 30, "delay@" + "9" * 5000, "delay~٣"):
+        with pytest.raises(Invalid):
+            names.resolve(space, ref)
+
+
+def test_a_listing_with_paths_or_digests_that_are_none_is_corrupt() -> None:
+    for row in (["../x", "a" * 64, 1], ["/x", "a" * 64, 1], ["x", "no digest", 1], ["x", 7, 1]):
+        with pytest.raises(Corrupt):
+            service.decode_tree(canonical.encode([service.TREE_TYPE, [row]]))
+
+
+def test_fsck_names_what_has_no_name_and_reports_what_cannot_be_read(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = service.put_tree(space, {"a": b"1"}, kind="code", meta={})
+    file = service.files(space, tree.digest)["a"]
+    real = space.blobs.verify
+
+    def verify(digest: str) -> bool:
+        if digest == file:
+            raise OSError(5, "Input/output error")
+        return real(digest)
+
+    monkeypatch.setattr(space.blobs, "verify", verify)
+    (damage,) = fsck(space, ME).damage
+    assert damage.digest == file and damage.what == "it cannot be read: Input/output error"
+    assert damage.touches == [f"code {tree.digest[:12]}"]
+
+
+def test_fsck_does_not_miss_what_is_stored_while_it_looks(space: Space) -> None:
+    _blob(space, "before")
+    late: list[service.Artifact] = []
+
+    def progress(*_: object) -> None:
+        late.append(_blob(space, "meanwhile"))
+
+    report = fsck(space, ME, progress=progress)
+    assert late and report.ok and report.artifacts == 2
+
+
+def test_files_are_on_disk_before_their_folder_has_its_name(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = service.put_tree(space, {"a.py": b"1", "b/c.py": b"2"}, kind="project", meta={})
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = service.materialise(space, tree.digest, space.home / "projects" / tree.digest)
+    assert (folder / "b" / "c.py").read_bytes() == b"2"
+    assert len([path for path in synced if ".new-" in path]) == 2

@@ -36,8 +36,11 @@ def fsck(space: Space, actor: str, *, progress: Progress = silent) -> FsckReport
     digests = list(space.blobs.all())
     bad: dict[str, str] = {}
     for count, digest in enumerate(digests, 1):
-        if not space.blobs.verify(digest):
-            bad[digest] = "its bytes do not have its digest"
+        try:
+            if not space.blobs.verify(digest):
+                bad[digest] = "its bytes do not have its digest"
+        except OSError as error:
+            bad[digest] = f"it cannot be read: {error.strerror}"
         progress(count, len(digests), "blobs")
     with space.read() as tx:
         rows = tx.query("SELECT digest, kind, is_tree FROM artifacts")
@@ -45,16 +48,16 @@ def fsck(space: Space, actor: str, *, progress: Progress = silent) -> FsckReport
     holders: dict[str, set[str]] = {}
     for row in names:
         holders.setdefault(row["digest"], set()).add(f"{row['name']}@{row['number']}")
+    touched: dict[str, set[str]] = {}
     present = set(digests)
     for row in rows:
+        owners = holders.get(row["digest"], {f"{row['kind']} {row['digest'][:12]}"})
         for digest in _parts(space, row, bad):
-            if digest not in present:
+            if digest not in present and not space.blobs.has(digest):  # it may have come meanwhile
                 bad.setdefault(digest, "it is missing")
-            holders.setdefault(digest, set()).update(holders.get(row["digest"], set()))
-            if row["digest"] not in holders:
-                holders[digest].add(f"{row['kind']} {row['digest'][:12]}")
+            touched.setdefault(digest, set()).update(owners)
     damage = [
-        Damage(digest=digest, what=what, touches=sorted(holders.get(digest, set())))
+        Damage(digest=digest, what=what, touches=sorted(touched.get(digest, set())))
         for digest, what in sorted(bad.items())
     ]
     return FsckReport(blobs=len(digests), artifacts=len(rows), damage=damage)

@@ -10,7 +10,7 @@ from loopwright.store import ledger
 from loopwright.store.database import Row, Tx
 from loopwright.store.space import Space
 
-_REF = re.compile(r"(?P<name>[^@~]+)(?:@(?P<at>[^@~]+))?(?:~(?P<back>\d{1,6}))?")
+_REF = re.compile(r"(?P<name>[^@~]+)(?:@(?P<at>[0-9]{1,9}|[^@~]*[^0-9@~][^@~]*))?(?:~(?P<back>[0-9]{1,6}))?")
 
 
 def register(
@@ -104,7 +104,7 @@ def resolve(space: Space, ref: str) -> Version:
     if match is None:
         raise Invalid(f"{ref!r} is no address such as delay@7 or delay@prod~1", code="ref.form", field="ref")
     name, at, back = valid_name(match["name"]), match["at"], int(match["back"] or 0)
-    if at is not None and not at.isdigit():
+    if at is not None and not (at.isascii() and at.isdigit()):
         held = label_history(space, name, valid_name(at, "label"))
         if len(held) <= back:
             raise NotFound(f"{ref} names nothing: {name}@{at} has held {len(held)} versions", code="ref.missing")

@@ -11,6 +11,7 @@ from loopwright.artifacts.model import Artifact
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Corrupt, Invalid, NotFound
 from loopwright.kernel.ids import valid_path
+from loopwright.store.blobs import is_digest, replace_file
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
@@ -86,9 +87,13 @@ def decode_tree(data: bytes) -> dict[str, tuple[str, int]]:
         value, end = _parse(data, 0)
         kind, rows = value
         listing = {path: (digest, size) for path, digest, size in rows}
+        for path, (digest, _) in listing.items():
+            valid_path(path)
+            if not is_digest(digest):
+                raise ValueError
         if kind != TREE_TYPE or end != len(data) or encode_tree(listing) != data:
             raise ValueError
-    except (ValueError, TypeError, IndexError, RecursionError, Invalid):
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError, Invalid):
         raise Corrupt("these bytes are no tree listing", code="tree.form", hint="lw fsck") from None
     return listing
 
@@ -170,7 +175,7 @@ def materialise(space: Space, digest: str, folder: Path) -> Path:
     for path, file in files(space, digest).items():
         target = work / path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target.write_bytes(space.blobs.read(file))
+        replace_file(target, space.blobs.read(file))  # on disk before the folder has its name
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         os.rename(work, folder)

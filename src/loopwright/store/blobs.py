@@ -16,6 +16,11 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20
 
 
+def is_digest(text: object) -> bool:
+    """Whether a value is a digest as blobs have it."""
+    return isinstance(text, str) and _HEX.fullmatch(text) is not None
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
