@@ -145,3 +145,27 @@ def test_an_endpoint_refuses_options_by_name(options: dict[str, Any], field: str
         lw.endpoint("tiny2", model=fit, features=made, labels=orders, target="late", **options)
     assert caught.value.field == field
     assert "tiny2" not in ENDPOINTS
+
+
+def test_a_project_that_ends_itself_while_it_is_loaded_is_told_as_one(folder: Path) -> None:
+    (folder / "project.py").write_text("import sys\nsys.exit(0)\n")
+    done = lw_(folder, "run")
+    assert done.returncode == 2 and "SystemExit" in done.stderr
+
+
+def test_a_typed_session_runs_a_step_again_and_again_with_few_files(folder: Path) -> None:
+    code = """
+import os
+import loopwright as lw
+@lw.step
+def one(seed: int = 1) -> int:
+    return seed
+counts = []
+for seed in range(5):
+    assert lw.run(one, seed=seed, root=".") == seed
+    counts.append(len(os.listdir("/proc/self/fd")))
+assert lw.run(one) == 1
+assert counts[-1] <= counts[1], counts
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

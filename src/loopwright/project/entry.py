@@ -71,7 +71,7 @@ def load(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except LoopwrightError:
         raise
-    except Exception as error:  # the boundary around user code
+    except (Exception, SystemExit) as error:  # the boundary around user code
         raise ProjectFailed(
             f"{path.name} failed while it was loaded: {type(error).__name__}: {error}", code="project.failed"
         ) from error

@@ -53,11 +53,12 @@ def run(step: "Step[..., Any]", *, root: str | Path | None = None, **params: Any
         NotFound: there is no project here and no `root` is given.
         StepFailed: a step's own code raised.
     """
-    file = sys.modules[step.fn.__module__].__file__ if step.fn.__module__ in sys.modules else None
+    # a session that was typed has no file
+    file: str | None = getattr(sys.modules.get(step.fn.__module__), "__file__", None)
     if root is not None:
-        space = spaces.open_at(Path(root), create=True)
+        space = spaces.reopened(Path(root))
     elif file is not None:
-        space = spaces.open_at(spaces.find_root(Path(file).parent), create=True)
+        space = spaces.reopened(spaces.find_root(Path(file).parent))
     else:
         space = spaces.current()
     spaces.bind(space)

@@ -57,6 +57,11 @@ class Space:
         """A read-only snapshot."""
         return self.database.read()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used in this process: it was opened here, is not closed, and its folder is still there."""
+        return self._pid == os.getpid() and not self.database.closed and self.database.path.exists()
+
     def close(self) -> None:
         """Close the connections; does nothing in a process that was forked from the opener's."""
         if self._pid == os.getpid():
@@ -162,6 +167,13 @@ def open_at(root: Path | None = None, *, create: bool = False) -> Space:
     if _opener is None:
         raise NotFound("no loopwright project is open", code="space.missing", hint="lw init")
     return _opener(root, create=create)
+
+
+def reopened(root: Path) -> Space:
+    """The Space of a folder, made when it is not there; the one bound to this process when it is that."""
+    if _bound is not None and _bound.is_open and _bound.root == root.resolve():
+        return _bound
+    return open_at(root, create=True)
 
 
 def current() -> Space:
