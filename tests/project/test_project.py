@@ -169,3 +169,26 @@ assert counts[-1] <= counts[1], counts
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_hidden_files_are_no_code_of_a_project_in_git(folder: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / ".streamlit").mkdir()
+    for name in (".env", ".secrets.json", ".streamlit/secrets.toml"):
+        (folder / name).write_text("x")
+    assert set(service.code_files(folder)) == {"project.py", "loopwright.toml"}
+
+
+def test_settings_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(Path, "write_text", refuse)
+        house.init(tmp_path / "full", Settings(entry="project.py"))
+    house.init(tmp_path / "whole", Settings(entry="project.py")).close()
+    assert [path.name for path in (tmp_path / "whole").iterdir() if "toml" in path.name] == ["loopwright.toml"]
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(Path, "replace", refuse)
+        house.init(tmp_path / "cut", Settings(entry="project.py"))
+    assert not (tmp_path / "cut" / "loopwright.toml").exists()

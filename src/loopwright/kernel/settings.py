@@ -77,5 +77,7 @@ def write(root: Path, settings: Settings) -> Path:
                 value = format_time(parse_time(value))
             lines.append(f'{field} = "{value}"' if isinstance(value, str) else f"{field} = {value}")
     path = root / FILE
-    path.write_text("\n".join(lines) + ("\n" if lines else ""), "utf-8")
+    fresh = path.with_name(f".{FILE}.new")  # whole or not at all: half of it would be another project
+    fresh.write_text("\n".join(lines) + ("\n" if lines else ""), "utf-8")
+    fresh.replace(path)
     return path

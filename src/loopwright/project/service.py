@@ -19,7 +19,7 @@ from loopwright.serving import routes
 from loopwright.serving.model import EndpointSpec
 from loopwright.store import ledger
 from loopwright.store.database import Tx
-from loopwright.store.space import HOME, Space
+from loopwright.store.space import Space
 
 MIGRATIONS = [
     """
@@ -57,7 +57,9 @@ def _listed(root: Path) -> list[str]:
         return []
     if done.returncode:
         return []
-    return sorted(p for p in done.stdout.decode("utf-8", "replace").split("\0") if p and not p.startswith(HOME))
+    paths = done.stdout.decode("utf-8", "replace").split("\0")
+    # what is hidden is no code, and may be a secret
+    return sorted(p for p in paths if p and not any(part.startswith(".") for part in p.split("/")))
 
 
 def _walked(root: Path) -> list[str]:
