@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopwright.kernel import settings as config
+from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.op import Op, Progress
 from loopwright.store import ledger
@@ -131,6 +132,10 @@ def init(root: Path, settings: config.Settings | None = None) -> "Space":
     root.mkdir(parents=True, exist_ok=True)
     if settings is not None and not (root / config.FILE).exists():
         config.write(root, settings)
+    elif settings is not None and not config.same(settings, config.read(root)):
+        raise Invalid(
+            f"{config.FILE} is there and says something else", code="settings.differ", hint=f"edit {config.FILE}"
+        )
     return open(root, create=True)
 
 

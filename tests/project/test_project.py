@@ -192,3 +192,23 @@ def test_settings_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         patch.setattr(Path, "replace", refuse)
         house.init(tmp_path / "cut", Settings(entry="project.py"))
     assert not (tmp_path / "cut" / "loopwright.toml").exists()
+
+
+def test_a_link_that_leads_out_of_the_project_is_no_code_of_it(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    (folder / "linked.json").symlink_to(tmp_path / "secret.json")
+    (folder / "inner.py").symlink_to(folder / "project.py")
+    assert set(service.code_files(folder)) == {"project.py", "inner.py", "loopwright.toml"}
+
+
+def test_init_refuses_other_settings_than_those_that_are_there(folder: Path) -> None:
+    before = (folder / "loopwright.toml").read_text()
+    done = lw_(folder, "init", "--clock", "replay", "--start", "2020-01-01")
+    assert done.returncode == 2 and "says something else" in done.stderr
+    assert (folder / "loopwright.toml").read_text() == before
+    assert lw_(folder, "init", "--entry", "project.py").returncode == 0
+
+
+def test_what_the_system_refuses_is_one_line(folder: Path) -> None:
+    done = lw_(folder, "init", "/proc/nowhere")
+    assert (done.returncode, done.stderr) == (1, "error: No such file or directory: /proc/nowhere\n")

@@ -129,7 +129,9 @@ def main(house: Callable[[], House], argv: Sequence[str] | None = None) -> int:
         return report(error, as_json="--json" in words)
     except OSError as error:
         if error.errno != errno.EPIPE:
-            raise
+            where = f": {error.filename}" if error.filename else ""
+            failed = errors.LoopwrightError(f"{error.strerror or error}{where}", code="system")
+            return report(failed, as_json="--json" in words)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 

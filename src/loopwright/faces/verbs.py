@@ -42,12 +42,14 @@ def init(house: Callable[[], House]) -> click.Command:
     def make(folder: str, clock: str | None, start: str | None, entry: str | None, as_json: bool) -> None:
         """Make a folder a loopwright project."""
         root = Path(folder).resolve()
-        fresh = not (root / config.FILE).exists()
+        given = {"clock": clock, "start": start, "entry": entry}
+        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         settings = None
-        if fresh:
+        if not (root / config.FILE).exists():
             root.mkdir(parents=True, exist_ok=True)
-            asked: dict[str, Any] = {"clock": clock, "start": start, "entry": entry or detected(root)}
-            settings = msgspec.convert({name: value for name, value in asked.items() if value is not None}, Settings)
+            settings = msgspec.convert({"entry": detected(root), **asked}, Settings)
+        elif asked:
+            settings = msgspec.structs.replace(config.read(root), **asked)
         space = house().init(root, settings)
         (space.home / ".gitignore").write_text("*\n", "utf-8")
         git = any((above / ".git").exists() for above in (root, *root.parents))

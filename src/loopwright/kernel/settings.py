@@ -35,6 +35,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return None if self.start is None else parse_time(self.start, "start")
 
 
+def same(one: Settings, other: Settings) -> bool:
+    """Whether two settings say the same, however the start is written."""
+    return one.start_us == other.start_us and msgspec.structs.replace(one, start=other.start) == other
+
+
 def read(root: Path) -> Settings:
     """The settings of the project in `root`; the defaults when there is no file.
 

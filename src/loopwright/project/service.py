@@ -39,10 +39,11 @@ def code_files(root: Path) -> dict[str, Path]:
     Raises:
         Invalid: there are too many to be a project's code.
     """
-    found = {}
+    found, whole = {}, root.resolve()
     for path in _listed(root) or _walked(root):
         file = root / path
-        if file.suffix in SUFFIXES and file.is_file() and file.stat().st_size <= MAX_FILE_BYTES:
+        inside = file.resolve().is_relative_to(whole)  # a link that leads out may lead to a secret
+        if inside and file.suffix in SUFFIXES and file.is_file() and file.stat().st_size <= MAX_FILE_BYTES:
             found[path] = file
     if len(found) > MAX_FILES:
         raise Invalid(f"{root} holds {len(found)} code files; a project has at most {MAX_FILES}", code="project.size")
