@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from loopwright import house
 from loopwright.artifacts import names
@@ -270,3 +271,14 @@ def kill_after_writes(world: World, when: Callable[[int], bool]) -> list[int]:
 
 def _plug() -> None:
     work.set_step_finder(lambda space, endpoint: ENDPOINTS[endpoint].model)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Iterator[World]:
+    """A project whose first model is trained and not yet served."""
+    import loopwright as lw
+
+    made = World(tmp_path / "project", make("2013-04-03T00:00:00Z"))
+    lw.run(made.module.train)
+    yield made
+    made.close()

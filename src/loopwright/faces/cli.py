@@ -21,7 +21,7 @@ from loopwright.kernel import errors
 if TYPE_CHECKING:
     from loopwright.faces.rooms import House
 
-OK, FAILED, WRONG_USE, REFUSED, ALARM, NEEDS_APPROVAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, FAILED, WRONG_USE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 PROGRAM = "lw"
 
 # verb -> where its click command is made, what it does

@@ -17,8 +17,6 @@ from loopwright.serving import routes
 from loopwright.store import ledger
 from loopwright.store.space import Space
 
-SHOWN_FILE_BYTES = 64 << 10
-
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """What an address names: its kind, its full address, and the facts."""

@@ -4,7 +4,7 @@ import msgspec
 
 from loopwright.kernel import canonical
 from loopwright.kernel.verdict import Verdict
-from loopwright.releases.model import GateResult, Hold, Reign, Rollout, Training
+from loopwright.releases.model import Hold, Reign, Rollout, Training
 from loopwright.store.database import Row, Tx
 
 MIGRATIONS = [
@@ -66,12 +66,6 @@ def put_verdict(tx: Tx, endpoint: str, versions: tuple[int, int | None], verdict
         ),
     )
     return digest
-
-
-def put_result(tx: Tx, result: GateResult) -> None:
-    """Keep all verdicts of a gate."""
-    for verdict in (*result.checks, result.verdict):
-        put_verdict(tx, result.endpoint, (result.version, result.champion), verdict, result.at_us)
 
 
 def verdicts(tx: Tx, endpoint: str, version: int) -> list[Verdict]:

@@ -15,7 +15,6 @@ from typing import TypeVar
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock, machine_us
 from loopwright.kernel.errors import Conflict, NotFound
-from loopwright.kernel.times import format_time
 from loopwright.store.blobs import Blobs
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
@@ -198,8 +197,3 @@ def find_root(start: Path) -> Path:
         if (folder / config.FILE).is_file() or (folder / HOME).is_dir():
             return folder
     raise NotFound(f"no loopwright project in {start} or above it", code="space.missing", hint="lw init")
-
-
-def describe_now(space: Space) -> str:
-    """The Space's time as text."""
-    return format_time(space.clock.now_us())
