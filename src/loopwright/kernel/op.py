@@ -24,21 +24,26 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         fn: `fn(space, actor, *, ...)`, typed; its first docstring line is the help text.
-        http: verb and path, such as `GET /api/v1/names/{name}`.
+        http: verb and path, such as `GET /api/v1/names/{name}`; empty when only this machine's own door offers it,
+            because it takes paths of this machine.
         action: what `authorize` is asked for, such as `names.read`.
         cli: the command, such as `show` or `features rows`; none when absent.
         positional: parameters that the command takes by position.
+        reads: the parameter that is the caller's own file; over a wire its bytes are the body, never a path.
+        writes: the parameter that is a file made for the caller; over a wire its bytes are the answer.
         schema: the `schema` of the command's `--json` document.
         render: turns the result into the text a person reads.
         exit_code: turns the result into the command's exit code when it is not 0.
     """
 
     fn: Callable[..., Any]
-    http: str
+    http: str = ""
     action: str
     cli: str | None = None
     shape: Shape = "query"
     positional: tuple[str, ...] = ()
+    reads: str = ""
+    writes: str = ""
     schema: str | None = None
     render: Callable[[Any], str] | None = None
     exit_code: Callable[[Any], int] | None = None
