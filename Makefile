@@ -20,18 +20,24 @@ help:
 	@echo 'make pins      renew the pinned requirements'
 
 # Everything is pinned with hashes; what is built is built by pinned tools, without a look at the network.
-$(VENV)/.made: requirements/system.sh requirements/build.txt requirements/dev.txt pyproject.toml
+# The demo needs a part of it only, so that a newcomer does not wait for the servers that the tests talk to.
+$(VENV)/.demo: requirements/system.sh requirements/build.txt requirements/demo.txt pyproject.toml
 	@sh requirements/system.sh
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
 	@echo 'building $(VENV) from the pinned requirements (a minute or two)'
 	@$(PIP) --require-hashes -r requirements/build.txt
-	@$(PIP) --require-hashes --no-build-isolation --use-pep517 -r requirements/dev.txt
+	@$(PIP) --require-hashes --no-build-isolation --use-pep517 -r requirements/demo.txt
 	@$(PIP) --no-index --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.made: $(VENV)/.demo requirements/dev.txt
+	@sh requirements/system.sh tests
+	@$(PIP) --require-hashes --no-build-isolation --use-pep517 -r requirements/dev.txt
 	@touch $@
 
 env: $(VENV)/.made
 
-demo: env
+demo: $(VENV)/.demo
 	$(BIN)/lw demo flights $(DEMO) --until $(UNTIL)
 
 test: env

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Debian packages without which the pinned wheels or the tests cannot work. Touches nothing when all are there.
+# Debian packages without which the pinned wheels cannot work, and with the argument `tests` those that the tests
+# need. Touches nothing when all are there.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 PY="${PY:-python3}"
@@ -13,6 +14,16 @@ command -v git >/dev/null 2>&1 || missing="$missing git"
 if [ "$(uname -s)" = Linux ]; then
     # LightGBM's wheel leaves the OpenMP library to the system.
     ldconfig -p | grep -q 'libgomp\.so\.1 ' || missing="$missing libgomp1"
+fi
+if [ "$(uname -s)" = Linux ] && [ "${1:-}" = tests ]; then
+    # A real PostgreSQL, faults at chosen system calls, a file system to cut the power of, two hosts.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
+    command -v strace >/dev/null 2>&1 || missing="$missing strace"
+    command -v mkfs.ext4 >/dev/null 2>&1 || missing="$missing e2fsprogs"
+    command -v losetup >/dev/null 2>&1 && command -v runuser >/dev/null 2>&1 || missing="$missing mount util-linux"
+    command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+    # The load generator of the benches.
+    command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 fi
 [ -n "$missing" ] || exit 0
 
