@@ -132,7 +132,7 @@ def init(root: Path, settings: config.Settings | None = None) -> "Space":
     root.mkdir(parents=True, exist_ok=True)
     if settings is not None and not (root / config.FILE).exists():
         config.write(root, settings)
-    elif settings is not None and not config.same(settings, config.read(root)):
+    elif settings is not None and not config.same(config.overlay(settings), config.read(root)):
         raise Invalid(
             f"{config.FILE} is there and says something else", code="settings.differ", hint=f"edit {config.FILE}"
         )

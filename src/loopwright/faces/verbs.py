@@ -49,7 +49,7 @@ def init(house: Callable[[], House]) -> click.Command:
             root.mkdir(parents=True, exist_ok=True)
             settings = msgspec.convert({"entry": detected(root), **asked}, Settings)
         elif asked:
-            settings = msgspec.structs.replace(config.read(root), **asked)
+            settings = msgspec.structs.replace(config.read_file(root), **asked)
         space = house().init(root, settings)
         (space.home / ".gitignore").write_text("*\n", "utf-8")
         git = any((above / ".git").exists() for above in (root, *root.parents))

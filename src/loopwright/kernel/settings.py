@@ -1,8 +1,11 @@
-"""loopwright.toml, the settings of a project."""
+"""loopwright.toml, the settings of a project, and the environment variables that stand above it."""
 
+import os
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,6 +13,17 @@ from loopwright.kernel.errors import Invalid
 from loopwright.kernel.times import format_time, parse_time
 
 FILE = "loopwright.toml"
+ENVIRONMENT = {
+    "database": "LOOPWRIGHT_DATABASE",
+    "schema": "LOOPWRIGHT_SCHEMA",
+    "blobs": "LOOPWRIGHT_BLOBS",
+    "blobs_endpoint": "LOOPWRIGHT_BLOBS_ENDPOINT",
+}
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}")
+_QUERY = ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "target_session_attrs")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,6 +35,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         entry: the project file that declares data, steps and endpoints.
         port: where control listens; the next free port when taken.
         workers: processes that answer predictions; 0 = one less than the cores, at least one.
+        database: `postgresql://user@host:port/db`; a SQLite file in the project when not said. Never holds a password.
+        schema: the PostgreSQL schema of this Space.
+        blobs: `s3://bucket/prefix`; a folder in the project when not said.
+        blobs_endpoint: where the object store answers, `http(s)://host:port`.
+        host: the address that `lw up` listens on.
+        tls_cert: PEM file of the certificate chain that `lw up` shows.
+        tls_key: PEM file of its key.
+        public_hosts: Host names that are answered to besides loopback's.
+        behind_proxy: whether a proxy in front ends TLS.
     """
 
     clock: Literal["wall", "replay"] = "wall"
@@ -28,6 +51,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     entry: str | None = None
     port: int = 4600
     workers: int = 0
+    database: str | None = None
+    schema: str = "loopwright"
+    blobs: str | None = None
+    blobs_endpoint: str | None = None
+    host: str = "127.0.0.1"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    public_hosts: tuple[str, ...] = ()
+    behind_proxy: bool = False
 
     @property
     def start_us(self) -> int | None:
@@ -40,8 +72,33 @@ def same(one: Settings, other: Settings) -> bool:
     return one.start_us == other.start_us and msgspec.structs.replace(one, start=other.start) == other
 
 
-def read(root: Path) -> Settings:
-    """The settings of the project in `root`; the defaults when there is no file.
+def read(root: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of the project in `root`, with what the environment says above them; passwords stay out.
+
+    Raises:
+        Invalid: the file is not TOML, or a key or value is not known.
+    """
+    return overlay(read_file(root), environ)
+
+
+def overlay(settings: Settings, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings with what the environment says above them.
+
+    Raises:
+        Invalid: a variable does not have its form.
+    """
+    found: dict[str, Any] = {field: environ[name] for field, name in ENVIRONMENT.items() if environ.get(name)}
+    if not found:
+        return settings
+    if "database" in found:
+        found["database"] = split_password(found["database"], ENVIRONMENT["database"])[0]
+    made = msgspec.structs.replace(settings, **found)
+    _check(made, "the environment", lambda field: ENVIRONMENT.get(field, field))
+    return made
+
+
+def read_file(root: Path) -> Settings:
+    """What loopwright.toml alone says; the defaults when there is no file.
 
     Raises:
         Invalid: the file is not TOML, or a key or value is not known.
@@ -67,22 +124,114 @@ def read(root: Path) -> Settings:
         )
     if settings.start is not None:
         parse_time(settings.start, "start")
-    for field, value, most in (("port", settings.port, 65535), ("workers", settings.workers, 64)):
-        if not 0 <= value <= most:
-            raise Invalid(f"{FILE}: {field} must be 0 to {most}, not {value}", code="settings.value", field=field)
+    _check(settings, FILE, str)
     return settings
 
 
 def write(root: Path, settings: Settings) -> Path:
-    """Write the settings that differ from the defaults to `root`/loopwright.toml."""
+    """Write the settings that differ from the defaults to `root`/loopwright.toml.
+
+    Raises:
+        Invalid: a value is not one that can be read back.
+    """
+    _check(settings, FILE, str)
     lines = []
     for field, value in msgspec.structs.asdict(settings).items():
         if value is not None and value != getattr(Settings(), field):
             if field == "start":
                 value = format_time(parse_time(value))
-            lines.append(f'{field} = "{value}"' if isinstance(value, str) else f"{field} = {value}")
+            lines.append(f"{field} = {_toml(value)}")
     path = root / FILE
     fresh = path.with_name(f".{FILE}.new")  # whole or not at all: half of it would be another project
     fresh.write_text("\n".join(lines) + ("\n" if lines else ""), "utf-8")
     fresh.replace(path)
     return path
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return msgspec.json.encode(value).decode()  # strings, numbers, true and false read the same in TOML
+
+
+def split_password(url: str, field: str = "database") -> tuple[str, str | None]:
+    """A database's address without its password, and the password.
+
+    Raises:
+        Invalid: it is no such address; the text, which may hold a secret, is not repeated.
+    """
+    from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit  # only when there is an address
+
+    try:
+        parts = urlsplit(url)
+        password, query = parts.password, parse_qsl(parts.query, strict_parsing=True) if parts.query else []
+        known = parts.port is None or parts.port > 0
+    except ValueError:
+        known, parts, password, query = False, SplitResult("", "", "", "", ""), None, []
+    asked = [value for key, value in query if key == "password"]
+    query = [(key, value) for key, value in query if key != "password"]
+    name = parts.path.strip("/")
+    if not known or parts.scheme not in ("postgresql", "postgres") or not name or "/" in name or parts.fragment:
+        raise Invalid(f"{field} must read postgresql://user@host:port/database", code="settings.database", field=field)
+    for key, _ in query:
+        if key not in _QUERY:
+            raise Invalid(
+                f"{field}: {key[:40]!r} is not one of {', '.join(_QUERY)}", code="settings.database", field=field
+            )
+    user, _, place = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}@{place}" if user else place
+    shown = f"postgresql://{netloc}/{name}" + (f"?{urlencode(query)}" if query else "")
+    return shown, asked[-1] if asked else None if password is None else unquote(password)
+
+
+def database_password(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The password in LOOPWRIGHT_DATABASE, if any; PGPASSWORD and ~/.pgpass are read by the driver."""
+    url = environ.get(ENVIRONMENT["database"])
+    return split_password(url, ENVIRONMENT["database"])[1] if url else None
+
+
+def _check(settings: Settings, where: str, name: Any) -> None:
+    for field, value, most in (("port", settings.port, 65535), ("workers", settings.workers, 64)):
+        if not 0 <= value <= most:
+            raise Invalid(f"{where}: {field} must be 0 to {most}, not {value}", code="settings.value", field=field)
+    if settings.database is not None and split_password(settings.database, name("database"))[1] is not None:
+        raise Invalid(
+            f"{where}: database holds a password, and a file is no place for one",
+            code="settings.password",
+            field="database",
+            hint="leave it out and set PGPASSWORD, LOOPWRIGHT_DATABASE or ~/.pgpass",
+        )
+    for field, good, form in (
+        ("schema", _SCHEMA.fullmatch(settings.schema), "lower-case letters, digits and _, at most 63, not pg_..."),
+        ("blobs", _is_store(settings.blobs), "s3://bucket or s3://bucket/prefix"),
+        ("blobs_endpoint", _is_endpoint(settings.blobs_endpoint), "http(s)://host:port"),
+        ("host", _HOST.fullmatch(settings.host), "an address or a host name"),
+        ("public_hosts", all(map(_HOST.fullmatch, settings.public_hosts)), "a list of host names"),
+        ("tls_key", (settings.tls_key is None) == (settings.tls_cert is None), "given together with tls_cert"),
+    ):
+        if not good:
+            raise Invalid(f"{where}: {name(field)} must be {form}", code="settings.value", field=field)
+
+
+def _is_store(url: str | None) -> bool:
+    if url is None:
+        return True
+    scheme, _, place = url.partition("://")
+    bucket, _, prefix = place.rstrip("/").partition("/")
+    parts = prefix.split("/")
+    good = not prefix or (_PREFIX.fullmatch(prefix) is not None and not {".", ".."} & set(parts))
+    return scheme == "s3" and _BUCKET.fullmatch(bucket) is not None and good
+
+
+def _is_endpoint(url: str | None) -> bool:
+    if url is None:
+        return True
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    bare = not (parts.query or parts.fragment or parts.username or parts.password) and parts.path in ("", "/")
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and bare and (port is None or port > 0)

@@ -6,7 +6,6 @@ Opening is given the migrations of the rooms above; it knows none of them.
 import atexit
 import contextlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,6 +18,7 @@ from loopwright.store.blobs import Blobs
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.gate import Gate
+from loopwright.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 HOME = ".loopwright"
@@ -43,7 +43,7 @@ class Space:
         self.home = root / HOME
         self.settings = settings
         self._gate = Gate(self.home / "gate")
-        self.database = Database(self.home / "space.db", self._gate)
+        self.database: Database = SqliteDatabase(self.home / "space.db", self._gate)
         self.blobs = Blobs(self.home / "blobs", self.home / "tmp")
         self.clock: Clock = WallClock()
         self._pid = os.getpid()
@@ -59,7 +59,7 @@ class Space:
     @property
     def is_open(self) -> bool:
         """Whether it can be used in this process: it was opened here, is not closed, and its folder is still there."""
-        return self._pid == os.getpid() and not self.database.closed and self.database.path.exists()
+        return self._pid == os.getpid() and not self.database.closed and self.database.there
 
     def close(self) -> None:
         """Close the connections; does nothing in a process that was forked from the opener's."""
@@ -102,10 +102,11 @@ def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: b
 
 def _prepare(space: Space, migrations: Mapping[str, Sequence[str]]) -> str:
     rooms = {"store": MIGRATIONS, **migrations}
-    with contextlib.suppress(sqlite3.OperationalError), space.read() as tx:
-        found = {row[0]: row[1] for row in tx.query("SELECT room, MAX(number) FROM migrations GROUP BY room")}
-        if all(found.get(room, 0) == len(scripts) for room, scripts in rooms.items()):
-            return str(tx.value("SELECT mode FROM clock"))
+    with space.read() as tx:
+        if tx.has_table("migrations"):
+            found = {row[0]: row[1] for row in tx.query("SELECT room, MAX(number) FROM migrations GROUP BY room")}
+            if all(found.get(room, 0) == len(scripts) for room, scripts in rooms.items()):
+                return str(tx.value("SELECT mode FROM clock"))
     return space.write(lambda tx: _migrate(tx, rooms, space.settings))
 
 

@@ -1,0 +1,199 @@
+"""SQLite behind the gate: one writer thread a process, durable group commits, read-only snapshots.
+
+Writes are fsynced before they return (WAL, synchronous=FULL). Checkpoints and the last close happen only in the gate.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from loopwright.kernel.clock import machine_us, monotonic_s
+from loopwright.kernel.errors import Corrupt, LoopwrightError
+from loopwright.store.database import Row, refusal
+from loopwright.store.gate import Gate
+from loopwright.store.writer import Write, Writer
+
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "temp_store=MEMORY")
+_REFUSED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_LOOK_S = 0.05
+
+
+class SqliteTx:
+    """A transaction of SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection, replay: bool) -> None:
+        self._connection = connection
+        self.replay = replay
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run a statement and return the number of rows that it changed."""
+        return self._connection.execute(sql, args).rowcount
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Run a statement once a row and return the number of rows changed."""
+        return self._connection.executemany(sql, rows).rowcount
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query; `row["column"]` or `row[0]`."""
+        return cast(list[Row], self._connection.execute(sql, args).fetchall())
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        """The first row of a query, or None."""
+        return cast(Row | None, self._connection.execute(sql, args).fetchone())
+
+    def value(self, sql: str, args: Sequence[Any] = ()) -> Any:
+        """The first column of the first row, or None."""
+        row = self._connection.execute(sql, args).fetchone()
+        return None if row is None else row[0]
+
+    def now_us(self) -> int:
+        """The Space's time inside this transaction."""
+        if self.replay:
+            return int(self.value("SELECT now_us FROM clock"))
+        return machine_us()
+
+    def machine_us(self) -> int:
+        """The machine's time."""
+        return machine_us()
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table is there."""
+        return self.value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)) is not None
+
+
+class SqliteDatabase(Writer):
+    """One SQLite file, shared by any number of processes on a machine."""
+
+    def __init__(self, path: Path, gate: Gate) -> None:
+        self.path = path
+        self.gate = gate
+        self.replay = False
+        self._left: list[Any] = []
+        super().__init__()
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._local = threading.local()
+        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        with self.gate:
+            self._connection = self._connect()
+
+    @property
+    def there(self) -> bool:
+        """Whether the file has not been taken away."""
+        return self.path.exists()
+
+    def describe(self) -> str:
+        """What it is and where."""
+        return f"SQLite {self.path.name}"
+
+    def _own(self) -> None:
+        if self._pid != os.getpid() and not self._closed:
+            self._left += [self._connection, self._readers]  # SQLite forbids to use or close them here
+            self.gate.reopen()
+            self._restart()
+            self._start()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        except sqlite3.OperationalError as error:
+            raise refusal(error) from None
+        connection.row_factory = sqlite3.Row
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise refusal(error) from None
+            raise Corrupt(f"{self.path.name} is no database: {error}", hint="lw fsck") from None
+        return connection
+
+    def _commit(self, batch: list[Write]) -> bool:
+        stop = False
+        try:
+            with self.gate:
+                self._connection.execute("BEGIN IMMEDIATE")
+                stop = self._drain(batch)
+                self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - told to the threads that wait; without this one they wait for ever
+            self._undo()
+            for job in batch:
+                job.error = job.error or refusal(error)
+        return stop
+
+    def _attempt(self, job: Write) -> None:
+        self._connection.execute("SAVEPOINT step")
+        try:
+            job.result = job.fn(SqliteTx(self._connection, self.replay))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            refused = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSED
+            job.error = refusal(error) if refused else error
+            self._connection.execute("ROLLBACK TO step")
+        self._connection.execute("RELEASE step")
+
+    def _undo(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            with suppress(LoopwrightError):  # the next write tries again
+                self._connection = self._connect()
+
+    @contextmanager
+    def read(self) -> Iterator[SqliteTx]:
+        """A read-only snapshot; hold it for less than a second."""
+        self._own()
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only=ON")
+            self._local.connection = connection
+            with self._lock:
+                gone = [held for thread, held in self._readers if not thread.is_alive()]
+                self._readers = [(thread, held) for thread, held in self._readers if thread.is_alive()]
+                self._readers.append((threading.current_thread(), connection))
+            for held in gone:
+                held.close()
+        if connection.in_transaction:
+            yield SqliteTx(connection, self.replay)
+            return
+        connection.execute("BEGIN")
+        try:
+            yield SqliteTx(connection, self.replay)
+        finally:
+            connection.execute("COMMIT")
+
+    def version(self) -> int:
+        """A number that changes when another connection has committed (SQLite's data_version of this thread)."""
+        with self.read():
+            pass
+        return int(self._local.connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def wait_change(self, timeout_s: float) -> bool:
+        """Wait until another connection has committed since this thread last asked; False when the time is over."""
+        until = monotonic_s() + timeout_s
+        seen = getattr(self._local, "seen", None)
+        while (now := self.version()) == seen or seen is None:
+            seen = now
+            left = until - monotonic_s()
+            if left <= 0:
+                self._local.seen = now
+                return False
+            time.sleep(min(_LOOK_S, left))
+        self._local.seen = now
+        return True
+
+    def close(self) -> None:
+        """Finish the writes that wait, then close every connection inside the gate."""
+        if self._finish():
+            with self.gate:
+                for connection in [*(held for _, held in self._readers), self._connection]:
+                    connection.close()
