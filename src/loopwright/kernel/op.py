@@ -27,6 +27,9 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
         http: verb and path, such as `GET /api/v1/names/{name}`; empty when only this machine's own door offers it,
             because it takes paths of this machine.
         action: what `authorize` is asked for, such as `names.read`.
+        subject: what the action is done to, such as `endpoint:{endpoint}`, filled from the arguments before `authorize`
+            is asked; empty when it is the whole Space.
+        secret: whether the answer holds a secret, which no one may keep: no job, no stored answer, no log.
         cli: the command, such as `show` or `features rows`; none when absent.
         positional: parameters that the command takes by position.
         reads: the parameter that is the caller's own file; over a wire its bytes are the body, never a path.
@@ -39,6 +42,8 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
     fn: Callable[..., Any]
     http: str = ""
     action: str
+    subject: str = ""
+    secret: bool = False
     cli: str | None = None
     shape: Shape = "query"
     positional: tuple[str, ...] = ()
