@@ -14,7 +14,7 @@ from typing import TypeVar
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock, machine_us
 from loopwright.kernel.errors import Conflict, NotFound
-from loopwright.store.blobs import Blobs
+from loopwright.store.blobs import Blobs, fsync_folder, open_blobs
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.gate import Gate
@@ -44,7 +44,7 @@ class Space:
         self.settings = settings
         self._gate = Gate(self.home / "gate")
         self.database: Database = SqliteDatabase(self.home / "space.db", self._gate)
-        self.blobs = Blobs(self.home / "blobs", self.home / "tmp")
+        self.blobs: Blobs = open_blobs(self.home, settings)
         self.clock: Clock = WallClock()
         self._pid = os.getpid()
 
@@ -81,8 +81,12 @@ def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: b
             raise NotFound(f"no loopwright project in {root}", code="space.missing", hint="lw init")
         root.mkdir(parents=True, exist_ok=True)
         home.mkdir(mode=0o700, exist_ok=True)
-    for folder in FOLDERS:
+    fresh = [folder for folder in FOLDERS if not (home / folder).is_dir()]
+    for folder in fresh:
         (home / folder).mkdir(mode=0o700, exist_ok=True)
+    if fresh:  # what will be acknowledged here must not lie in a folder whose own name a power cut takes away
+        for above in (home, root, root.parent):
+            fsync_folder(above)
     settings = config.read(root)
     space = Space(root, settings)
     mode = _prepare(space, migrations)
