@@ -31,6 +31,7 @@ MIGRATIONS_IN = {
     "serving": "serving.queries",
     "monitors": "monitors.queries",
     "releases": "releases.queries",
+    "audit": "audit.service",
     "loop": "loop.queries",
     "project": "project.service",
 }
@@ -45,6 +46,7 @@ EVENTS_IN = (
     "serving.model",
     "monitors.model",
     "releases.model",
+    "audit.model",
     "loop.model",
     "project.model",
 )
@@ -59,6 +61,7 @@ OPS_IN = (
     "releases.ops",
     "loop.ops",
     "lineage.ops",
+    "audit.ops",
     "project.ops",
 )
 JOBS_IN = ("serving.seal", "monitors.blocks", "monitors.windows", "releases.evidence", "loop.jobs")

@@ -42,9 +42,20 @@ class Param(msgspec.Struct, frozen=True):
         return self.type is bytes
 
     @property
+    def is_file_text(self) -> bool:
+        """Whether the parameter is a text that a command reads from a file."""
+        kinds = (self.type, *typing.get_args(self.type))
+        return any(getattr(meta, "extra", None) == {"file": True} for k in kinds for meta in _metadata(k))
+
+    @property
     def option(self) -> str:
         """The parameter as it is written on a command line."""
         return "--" + self.name.strip("_").replace("_", "-")
+
+
+def _metadata(kind: Any) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = getattr(kind, "__metadata__", ())
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -164,7 +175,7 @@ def bare(kind: Any) -> Any:
     if hasattr(kind, "__metadata__"):
         kind = kind.__origin__
     some = [part for part in typing.get_args(kind) if part is not type(None)]
-    return some[0] if type(None) in typing.get_args(kind) and len(some) == 1 else kind
+    return bare(some[0]) if type(None) in typing.get_args(kind) and len(some) == 1 else kind
 
 
 def origin(kind: Any) -> Any:
@@ -174,7 +185,7 @@ def origin(kind: Any) -> Any:
 
 def takes_text(kind: Any) -> bool:
     """Whether a text is already a value of the type, so that it must not be read as a number or null."""
-    return kind is str or kind == (str | None)
+    return bare(kind) is str
 
 
 def _decode(kind: type, value: Any) -> Any:

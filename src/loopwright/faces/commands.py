@@ -29,14 +29,28 @@ def find(house: Callable[[], House], name: str) -> click.Command | None:
     ops = import_module(f"loopwright.{room}.ops").OPS if room else house().ops().values()
     house()  # says how a Space is opened
     found = {op.cli: op for op in ops if op.cli and op.cli.split(" ")[0] == name}
-    if name in found:
-        return command(found[name], name)
+    own = found.pop(name, None)
     if not found:
-        return None
-    group = click.Group(name, help=group_help(found))
+        return None if own is None else command(own, name)
+    group = click.Group(name, help=group_help(found)) if own is None else _both(own, name)
     for words, op in found.items():
         group.add_command(command(op, words.split(" ", 1)[1]))
     return group
+
+
+def _both(op: Op, name: str) -> click.Group:
+    """A command that has others under it: alone it does its own work."""
+    alone = command(op, name)
+
+    def call(**given: Any) -> int:
+        if click.get_current_context().invoked_subcommand is not None:
+            return 0
+        return int(alone.callback(**given)) if alone.callback else 0
+
+    made = click.Group(name, help=alone.help, invoke_without_command=True, callback=call)
+    made.params = alone.params
+    made.result_callback()(lambda under, **given: under)
+    return made
 
 
 def group_help(ops: Mapping[str, Op]) -> str:
@@ -57,7 +71,11 @@ def index(house: House) -> dict[str, tuple[str, str]]:
         if op.cli:
             found.setdefault(op.cli.split(" ")[0], {})[op.cli] = op
     rooms = {name: next(iter(ops.values())).name.split(".")[0] for name, ops in found.items()}
-    return {name: (rooms[name], group_help(ops)) for name, ops in sorted(found.items())}
+    return {name: (rooms[name], _index_help(name, ops)) for name, ops in sorted(found.items())}
+
+
+def _index_help(name: str, ops: Mapping[str, Op]) -> str:
+    return short(bind.help_text(ops[name])) if name in ops else group_help(ops)
 
 
 def command(op: Op, name: str | None = None) -> click.Command:
@@ -123,7 +141,7 @@ def _option(param: bind.Param) -> click.Option:
 
 
 def _kind(param: bind.Param) -> Any:
-    if param.type is bytes:
+    if param.type is bytes or param.is_file_text:
         return click.Path(exists=True, dir_okay=False, allow_dash=True)
     if bind.bare(param.type) is Path:
         return click.Path()
@@ -140,6 +158,8 @@ def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
             continue
         if param.is_bytes:
             out[param.name] = _whole(param.name, str(value))  # `lw api` may have read a number in it
+        elif param.is_file_text:
+            out[param.name] = _whole(param.name, str(value)).decode("utf-8", "replace")
         elif bind.origin(param.type) is dict and isinstance(value, tuple):
             out[param.name] = pairs(value, param.name)
         elif isinstance(value, tuple):

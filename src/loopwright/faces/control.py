@@ -18,7 +18,7 @@ import click
 
 from loopwright.access import service as access
 from loopwright.faces import bind, client, processes
-from loopwright.faces.up import CANNOT_START
+from loopwright.faces.children import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
@@ -75,7 +75,8 @@ class Control:
         from loopwright.faces.http import Wire, op_wire
 
         ops = self.house.ops()
-        out = [op_wire(op, self.space, self.actor, self.submit) for op in ops.values() if op.name != "lineage.events"]
+        routed = [op for op in ops.values() if op.http and op.name != "lineage.events"]
+        out = [op_wire(op, self.space, self.actor, self.submit) for op in routed]
         return [
             *out,
             Wire("GET", "/health", "control.read", self.health),

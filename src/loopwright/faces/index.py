@@ -5,6 +5,7 @@ Written by tests/faces/write_index.py; a test compares it with the rows.
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("data", "Make a version of a data file and say what is in it."),
+    "audit": ("audit", "Say what of the events is sealed."),
     "check": ("releases", "Hold a version against its endpoint's gate."),
     "deploy": ("releases", "Bring a version through the gate."),
     "events": ("lineage", "List events after a sequence number, oldest first."),

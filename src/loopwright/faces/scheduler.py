@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from loopwright.audit import service as audit
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
@@ -197,6 +198,7 @@ class Scheduler:
     def _seal(self) -> None:
         if seal.due(self.space):
             self.space.write(lambda tx: jobs.enqueue(tx, new_id("action"), SEAL, {}))
+        audit.seal(self.space, ACTOR)
 
     def _look(self) -> None:
         """Another connection has committed: tell who waits, and give the workers new routes."""

@@ -1,5 +1,6 @@
 """Event kinds and events: append-only facts, and the sentence a person reads of each."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -32,6 +33,24 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     data: dict[str, Any]
     cause: int | None = None
+
+
+def to_json(data: dict[str, Any]) -> str:
+    """The data of an event as its stored text: keys in order, and a number that is not finite as a text.
+
+    JSON knows no such number; the texts are `NaN`, `Infinity` and `-Infinity`.
+    """
+    return msgspec.json.encode(_finite(msgspec.to_builtins(data)), order="deterministic").decode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 class _Lenient(dict[str, Any]):

@@ -1,11 +1,13 @@
 """Op rows: one typed function, its route, the action it needs and, where named, its command."""
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
 Shape = Literal["query", "command", "stream", "job"]
+# a text that a command reads from a file of the caller's; over a wire it is the text itself
+FileText = Annotated[str, msgspec.Meta(extra={"file": True})]
 
 
 class Progress(Protocol):

@@ -54,7 +54,7 @@ def append(
             actor,
             kind.name,
             subject,
-            msgspec.json.encode(data, order="deterministic").decode(),
+            events.to_json(data),
             cause,
         ),
     )
@@ -91,6 +91,34 @@ def get(tx: Tx, seq: int) -> Event | None:
 def last_seq(tx: Tx) -> int:
     """The newest sequence number; 0 when there is no event."""
     return int(tx.value("SELECT COALESCE(MAX(seq), 0) FROM events"))
+
+
+def count(tx: Tx) -> int:
+    """How many events there are."""
+    return int(tx.value("SELECT COUNT(*) FROM events"))
+
+
+# An event as one line, the same on every database: its numbers and the lengths of its texts, then the texts.
+_LINE = (
+    "CAST(seq AS TEXT) || ',' || CAST(at_us AS TEXT) || ',' || CAST(known_at_us AS TEXT) || ','"
+    " || COALESCE(CAST(cause AS TEXT), '') || ',' || CAST(length(actor) AS TEXT) || ',' || CAST(length(kind) AS TEXT)"
+    " || ',' || CAST(length(subject) AS TEXT) || ',' || CAST(length(data) AS TEXT) || ' '"
+    " || actor || kind || subject || data"
+)
+
+
+def lines(tx: Tx, *, after: int, upto: int | None = None, limit: int | None = None) -> tuple[list[int], list[str]]:
+    """The numbers and the canonical lines of the events behind one number, up to another, oldest first."""
+    sql, args = f"SELECT seq, {_LINE} AS line FROM events WHERE seq > ?", [after]
+    if upto is not None:
+        sql += " AND seq <= ?"
+        args.append(upto)
+    sql += " ORDER BY seq"
+    if limit is not None:
+        sql += " LIMIT ?"
+        args.append(limit)
+    rows = tx.query(sql, args)
+    return [row[0] for row in rows], [row[1] for row in rows]
 
 
 def _event(row: Row) -> Event:
