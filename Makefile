@@ -50,9 +50,12 @@ lint: env
 
 bench: env
 	$(BIN)/python bench/loop.py --json bench/out/loop.json
+	$(BIN)/python bench/ground.py --json bench/out/ground.json
+	$(BIN)/python bench/beside.py --json bench/out/beside.json
 
 promised: env
 	$(BIN)/python bench/loop.py --short --json bench/out/promised-loop.json
+	$(BIN)/python bench/ground.py --short --json bench/out/promised-ground.json
 
 pins:
 	sh requirements/pin.sh
