@@ -4,44 +4,41 @@ Knows nothing of what is asked: a wire opens, decodes and answers.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import httptools
 import msgspec
-import orjson
 
 from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.errors import LoopwrightError, Unsupported
 from loopwright.serving.engine import Answer, Ask, Engine
+from loopwright.serving.protocols import limits
+from loopwright.serving.protocols.answers import OK_HEAD, head, refuse
 from loopwright.serving.protocols.door import refusal
-from loopwright.serving.protocols.oip import Call, Reply
+from loopwright.serving.protocols.limits import Limits
+from loopwright.serving.protocols.oip import Call, Index, Reply
 
-MAX_BODY_BYTES = 16 << 20
-MAX_HEAD_BYTES = 64 << 10
-MAX_URL_BYTES = 8 << 10
-MAX_CONNECTIONS = 4096
-REQUEST_TIMEOUT_S = 30.0
 _LINGER_S = 2.0
-_REASONS = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 409: "Conflict", 413: "Content Too Large", 414: "URI Too Long",
-    415: "Unsupported Media Type", 417: "Expectation Failed", 422: "Unprocessable Content",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
-}  # fmt: skip
+# What is parsed at a stretch: a client that asks on and on and reads nothing is noticed between two of these.
+_BITE_BYTES = 32 << 10
+_TOGETHER = 64
 _WANTED = {
-    b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-encoding", b"expect",
-    b"inference-header-content-length",
+    b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"content-encoding",
+    b"transfer-encoding", b"expect", b"inference-header-content-length",
 }  # fmt: skip
-_OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+# What a page of another site can send without being asked first.
+_FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain")
 
 
 class Wire(Protocol):
     """A protocol on top of HTTP."""
 
-    def open(self, method: str, path: str) -> Call | Reply:
-        """What a method and path ask for."""
+    def open(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Call | Index | Reply:
+        """What a method, path and headers ask for."""
 
-    def decode(self, call: Call, body: bytes) -> Ask | Reply:
+    def decode(self, call: Call | Index, body: bytes) -> Ask | Reply:
         """Read the body of a call."""
 
     def reply(self, ask: Ask) -> Reply:
@@ -49,39 +46,59 @@ class Wire(Protocol):
 
 
 class Exchange(msgspec.Struct, gc=True):
-    """A request whose answer is due in its place on its connection."""
+    """A request whose answer is due in its place on its connection.
+
+    Args:
+        reply: what is sent; None until it is known.
+        linger: the rest of the request was not read, so let the client finish before the connection is closed.
+    """
 
     connection: "Connection"
     outcome: Ask | Reply
-    head_only: bool
-    keep_alive: bool
-    http10: bool
-
-
-def refuse(status: int, code: str, message: str, hint: str | None = None) -> Reply:
-    """A reply that says why a request is not taken."""
-    body = {"error": message, "code": code, "message": message, "field": None, "hint": hint}
-    return Reply(status, orjson.dumps(body))
+    head_only: bool = False
+    keep_alive: bool = True
+    http10: bool = False
+    reply: Reply | None = None
+    linger: bool = False
 
 
 class Server:
     """All connections of a worker and the requests that wait for the tick."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, engine: Engine, wire: Wire, render: Callable[[Ask, Answer], bytes]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: Engine,
+        wire: Wire,
+        render: Callable[[Ask, Answer], bytes],
+        limit: Limits | None = None,
     ) -> None:
         self._loop = loop
         self._engine = engine
         self._render = render
         self._due: list[Exchange] = []
+        self._pending: list[Exchange] = []
+        engine.settled = self.settled
         self._scheduled = False
         self.wire = wire
+        self.limits = limit or Limits()
+        self.most = limits.connections(self.limits.connections)
         self.connections: set[Connection] = set()
         self.stopping = False
 
     def connection(self) -> "Connection":
         """A protocol for a new connection."""
         return Connection(self, self._loop)
+
+    def enter(self, connection: "Connection") -> bool:
+        """Take a new connection; when there are too many, those that have idled longest make room."""
+        if len(self.connections) >= self.most:
+            idle = sorted((c for c in self.connections if c.idle), key=lambda c: c.since_s)
+            for other in idle[: max(1, self.most // 64)]:
+                other.drop()
+                self.connections.discard(other)
+        self.connections.add(connection)
+        return len(self.connections) <= self.most
 
     def add(self, exchange: Exchange) -> None:
         """Let an exchange wait for the end of this tick: all that has arrived is answered together."""
@@ -94,19 +111,35 @@ class Server:
         """Answer all that waits, each connection in its order."""
         self._scheduled = False
         due, self._due = self._due, []
-        asks = [exchange.outcome for exchange in due if type(exchange.outcome) is Ask]
+        asks = [exchange.outcome for exchange in due if type(exchange.outcome) is not Reply]
         if asks:
             try:
-                self._engine.answer(asks, self._render)
+                self._engine.answer(asks, self._render)  # type: ignore[arg-type]
             except Exception as error:  # noqa: BLE001 - whatever it was, every client of the tick gets an answer
                 self._loop.call_exception_handler({"message": "a tick failed", "exception": error})
         for exchange in due:
-            outcome = exchange.outcome
-            reply = self.wire.reply(outcome) if type(outcome) is Ask else outcome
-            exchange.connection.write(exchange, reply)  # type: ignore[arg-type]
+            if type(exchange.outcome) is not Reply and exchange.outcome.pending:  # type: ignore[union-attr]
+                self._pending.append(exchange)
+            else:
+                self.settle(exchange)
+
+    def settled(self) -> None:
+        """Send what a slow model has answered meanwhile."""
+        pending, self._pending = self._pending, []
+        for exchange in pending:
+            if exchange.outcome.pending:  # type: ignore[union-attr]
+                self._pending.append(exchange)
+            else:
+                self.settle(exchange)
+
+    def settle(self, exchange: Exchange) -> None:
+        """Send the reply of an exchange as soon as those before it on its connection are sent."""
+        outcome = exchange.outcome
+        exchange.reply = outcome if type(outcome) is Reply else self.wire.reply(outcome)  # type: ignore[arg-type]
+        exchange.connection.send()
 
     def sweep(self) -> None:
-        """Close connections on which a request has been under way for too long."""
+        """Close connections on which nothing has been under way, or one thing for too long."""
         now = monotonic_s()
         for connection in list(self.connections):
             connection.expire(now)
@@ -124,53 +157,93 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
+        self._limits = server.limits
         self._loop = loop
         self._transport: Any = None
         self._parser = httptools.HttpRequestParser(self)
         self._known: tuple[Any, ...] | None = None
         self._deaf = False
-        self._head_bytes = 0
-        self._since_s = 0.0
+        self._owed: deque[Exchange] = deque()
+        self._unread_since_s: float | None = None
+        self._unfed = b""
+        self._ended = False
+        self.since_s = monotonic_s()
         self._reset()
 
     def _reset(self) -> None:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._count = 0
         self._doubled = False
         self._seen_bytes = 0
+        self._raw_bytes = 0
         self._in_head = False
         self._busy = False
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._body_bytes = 0
-        self._opened: Call | Reply | None = None
+        self._chunks = 0
+        self._opened: Call | Index | Reply | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way here."""
+        return not self._busy and not self._owed
 
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._server.connections.add(self)
-        if len(self._server.connections) > MAX_CONNECTIONS:
+        if not self._server.enter(self):
             self._end(refuse(503, "server.busy", "too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._deaf = True
+        self._unfed = b""
 
     def pause_writing(self) -> None:
+        self._unread_since_s = monotonic_s()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._transport.resume_reading()
+        self._unread_since_s = None
+        if self._unfed:
+            self._loop.call_soon(self._feed_rest)
+        else:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         # A client may close its side once it has sent its last request; it still gets its answers.
         self._server.flush()
-        return False
+        self._ended = True
+        return bool(self._owed) or bool(self._unfed)
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= _BITE_BYTES and not self._unfed:
+            self._feed(data)
+            return
+        self._unfed += data
+        self._feed_rest()
+
+    def _feed_rest(self) -> None:
+        """Parse what has arrived, bite by bite, as long as the client takes its answers."""
+        while self._unfed and self._unread_since_s is None and not self._deaf:
+            data, self._unfed = self._unfed[:_BITE_BYTES], self._unfed[_BITE_BYTES:]
+            self._feed(data)
+            if len(self._owed) >= _TOGETHER:
+                self._server.flush()
+        if self._deaf:
+            self._unfed = b""
+        if not self._unfed and self._unread_since_s is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._close_when_done()
+
+    def _feed(self, data: bytes) -> None:
         if self._deaf:
             return
-        in_head = self._in_head
+        began, in_head = self._busy, self._in_head
+        if began:
+            self._raw_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -178,27 +251,42 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             self._loop.call_exception_handler({"message": "a request failed", "exception": error.__context__ or error})
             self._end(refuse(500, "server.failed", "this request could not be handled"))
-            return
         except httptools.HttpParserError:
             self._end(refuse(400, "http.form", "this is not HTTP/1.1"))
+        if not self._busy or self._deaf:
             return
         if self._in_head:
-            self._head_bytes = self._head_bytes + len(data) if in_head else len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._end(refuse(431, "http.head", f"the head of a request has at most {MAX_HEAD_BYTES} bytes"))
+            if not in_head:
+                # The head of a request behind another one in the same bytes is counted from the next bytes on.
+                self._raw_bytes = 0 if began else len(data) - data.rfind(b"\r\n\r\n") - 1
+            if self._raw_bytes > self._limits.head_bytes:
+                self._head_too_large()
+        elif self._chunks and self._raw_bytes - self._body_bytes > self._limits.framing_bytes + self._limits.head_bytes:
+            self._end(self._too_large())
 
     # httptools
 
     def on_message_begin(self) -> None:
+        if self._deaf:
+            return
         self._reset()
         self._in_head = self._busy = True
-        self._since_s = monotonic_s()
+        self.since_s = monotonic_s()
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        if not self._deaf:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._deaf:
+            return
+        self._count += 1
         self._seen_bytes += len(name) + len(value)
+        if self._count > self._limits.headers or self._seen_bytes > self._limits.head_bytes:
+            self._head_too_large()
+            return
+        if not self._in_head:  # a trailer: nothing behind the body may change what was asked
+            return
         name = name.lower()
         if name in _WANTED:
             if name in self._headers:
@@ -209,90 +297,144 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         if self._deaf:
             return
-        if len(self._url) > MAX_URL_BYTES:
-            self._end(refuse(414, "http.url", f"a path has at most {MAX_URL_BYTES} bytes"))
+        if len(self._url) > self._limits.url_bytes:
+            self._end(refuse(414, "http.url", f"a path has at most {self._limits.url_bytes} bytes"))
             return
-        if self._seen_bytes > MAX_HEAD_BYTES:
-            self._end(refuse(431, "http.head", f"the head of a request has at most {MAX_HEAD_BYTES} bytes"))
+        if refused := self._unsound():
+            self._end(refused)
             return
         self._opened = self._open()
-        length = self._headers.get(b"content-length", b"0")
-        if len(length) > 15 or int(length) > MAX_BODY_BYTES:
-            self._end(_too_large())
+        length = self._headers.get(b"content-length", b"0").strip()
+        if len(length) > 15 or int(length) > self._limits.body_bytes:
+            self._end(self._too_large())
             return
         expect = self._headers.get(b"expect")
         if expect is not None:
             self._expected(expect)
 
+    def _unsound(self) -> Reply | None:
+        """Why a head is refused whose request another reader might cut out of the stream in another way."""
+        version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")
+        if version not in ("1.1", "1.0"):
+            return refuse(505, "http.version", "this server speaks HTTP/1.1")
+        if coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked"):
+            return refuse(501, "http.transfer", "the only transfer coding that is read is chunked")
+        if self._doubled and coding is not None:
+            return refuse(400, "http.host", "each header stands once")
+        return None
+
     def _expected(self, expect: bytes) -> None:
         if expect.lower() != b"100-continue":
             self._end(refuse(417, "http.expect", "the only expectation that is met is 100-continue"))
-        elif isinstance(self._opened, Reply) and self._parser.get_method() != b"GET":
+        elif type(self._opened) is Reply and self._parser.get_method() != b"GET":
             self._end(self._opened)
         else:
             self._server.flush()
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _open(self) -> Call | Reply:
-        headers = self._headers
+    def _open(self) -> Call | Index | Reply:
+        headers, method = self._headers, self._parser.get_method()
         if self._doubled or (b"host" not in headers and self._parser.get_http_version() == "1.1"):
             return refuse(400, "http.host", "a request names one host, and each header once")
+        path = self._url.decode("latin-1")
+        if not path.startswith("/"):
+            # The absolute form, which every server must take (RFC 9112, 3.2.2); its host is the one that counts.
+            scheme, _, rest = path.partition("://")
+            authority, slash, path = rest.partition("/")
+            named = headers.get(b"host", b"").decode("latin-1").lower()
+            if scheme.lower() not in ("http", "https") or authority.lower() != named:
+                return refuse(400, "http.target", "the target of a request is a path, or names the same host")
+            path = slash + path
         if headers:
             door = (headers.get(b"host"), headers.get(b"origin"), headers.get(b"sec-fetch-site"))
             if door != self._known:
-                reason = refusal(*(None if part is None else part.decode("latin-1") for part in door))
+                host, origin, site = (None if part is None else part.decode("latin-1") for part in door)
+                reason = refusal(host, origin, site)
                 if reason is not None:
                     return refuse(403, "door.refused", reason)
                 self._known = door
-            if b"inference-header-content-length" in headers:
-                hint = "send tensors as JSON (binary_data=False)"
-                return refuse(415, "tensor.binary", "binary tensors are not served", hint)
-            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                return refuse(415, "http.encoding", "a compressed body is not read")
-        path = self._url.decode("latin-1")
-        if path.startswith("http://"):  # the absolute form, which every server must take (RFC 9112, 3.2.2)
-            path = "/" + path.partition("//")[2].partition("/")[2]
-        return self._server.wire.open(self._parser.get_method().decode(), path)
+            kind = headers.get(b"content-type")
+            if kind is not None and method == b"POST" and kind.partition(b";")[0].strip().lower() in _FORMS:
+                hint = "send the header Content-Type: application/json"
+                return refuse(415, "http.type", "the body of a request is JSON", hint)
+        return self._server.wire.open(method.decode(), path, headers)
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > self._limits.chunks and not self._deaf:
+            self._end(self._too_large())
 
     def on_body(self, body: bytes) -> None:
         if self._deaf:
             return
         self._body_bytes += len(body)
-        if self._body_bytes > MAX_BODY_BYTES:
-            self._end(_too_large())
-        elif type(self._opened) is Call:
-            self._body.append(body)
+        if self._body_bytes > self._limits.body_bytes:
+            self._end(self._too_large())
+        elif type(self._opened) is not Reply:
+            if not self._body:
+                self._body = body
+                return
+            if type(self._body) is bytes:
+                self._body = bytearray(self._body)
+            self._body += body
 
     def on_message_complete(self) -> None:
-        self._busy = False
         opened = self._opened
         if self._deaf or opened is None:
             return
+        self._busy = False
         method, parser = self._parser.get_method(), self._parser
-        if type(opened) is Call:
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            outcome: Ask | Reply = self._server.wire.decode(opened, body)
-        else:
-            outcome = opened  # type: ignore[assignment]
+        outcome = opened if type(opened) is Reply else self._decode(opened)  # type: ignore[arg-type]
         keep = bool(parser.should_keep_alive()) and not parser.should_upgrade() and not self._server.stopping
         exchange = Exchange(self, outcome, method == b"HEAD", keep, parser.get_http_version() != "1.1")
-        self._body = []
+        self._body = b""
         self._opened = None
         if not keep:
             self._deaf = True
+        self._owed.append(exchange)
         self._server.add(exchange)
+
+    def _decode(self, call: Call | Index) -> Ask | Reply:
+        body = bytes(self._body)
+        encoding = self._headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding != b"identity":
+            try:
+                body = limits.inflate(body, encoding, self._limits.body_bytes)
+            except Unsupported as error:
+                return refuse(415, error.code, error.message)
+            except LoopwrightError as error:
+                return refuse(413 if error.code == "body.large" else 400, error.code, error.message, error.hint)
+        return self._server.wire.decode(call, body)
 
     # answers
 
-    def write(self, exchange: Exchange, reply: Reply) -> None:
-        """Send a reply; close the connection when it was the last."""
-        if self._transport.is_closing():
+    def send(self) -> None:
+        """Send the replies that are known, in the order of their requests."""
+        owed = self._owed
+        while owed and (reply := owed[0].reply) is not None:
+            self._write(owed.popleft(), reply)
+        self._close_when_done()
+
+    def _write(self, exchange: Exchange, reply: Reply) -> None:
+        """Send one reply; close the connection when it was the last."""
+        transport = self._transport
+        if transport.is_closing():
             return
-        if reply.status == 200 and exchange.keep_alive and not exchange.http10 and not exchange.head_only:
-            self._transport.write(_OK_HEAD % len(reply.body) + reply.body)
+        plain = reply.status == 200 and not reply.json_bytes
+        if plain and exchange.keep_alive and not exchange.http10 and not exchange.head_only:
+            transport.write(OK_HEAD % len(reply.body) + reply.body)
             return
-        self._transport.write(_head(reply, exchange) + (b"" if exchange.head_only else reply.body))
-        if not exchange.keep_alive:
+        transport.write(head(reply, exchange.keep_alive, exchange.http10) + (b"" if exchange.head_only else reply.body))
+        if exchange.keep_alive:
+            return
+        if exchange.linger and transport.can_write_eof():
+            transport.write_eof()
+            self._loop.call_later(_LINGER_S, transport.close)
+        else:
+            transport.close()
+
+    def _close_when_done(self) -> None:
+        if self._ended and not self._owed and not self._unfed and not self._transport.is_closing():
             self._transport.close()
 
     def _end(self, reply: Reply) -> None:
@@ -300,37 +442,35 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._deaf, self._busy = True, False
+        exchange = Exchange(self, reply, keep_alive=False, linger=True)
+        self._owed.append(exchange)
+        self._server.add(exchange)
         self._server.flush()
-        if self._transport.is_closing():
-            return
-        self._transport.write(_head(reply, Exchange(self, reply, False, False, False)) + reply.body)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._loop.call_later(_LINGER_S, self._transport.close)
+
+    def _head_too_large(self) -> None:
+        most = f"{self._limits.headers} headers and {self._limits.head_bytes} bytes"
+        self._end(refuse(431, "http.head", f"the head of a request has at most {most}"))
+
+    def _too_large(self) -> Reply:
+        return refuse(413, "body.large", f"a body has at most {self._limits.body_bytes} bytes", "send fewer rows")
 
     def expire(self, now_s: float) -> None:
-        """Give up on a request that has been coming for too long."""
-        if self._busy and not self._deaf and now_s - self._since_s > REQUEST_TIMEOUT_S:
-            self._end(refuse(408, "http.timeout", f"a request must arrive within {REQUEST_TIMEOUT_S:g} s"))
+        """Give up on a client that is slow to ask, or to read, or has asked nothing for long."""
+        limit, passed_s = self._limits, now_s - self.since_s
+        if self._unread_since_s is not None and now_s - self._unread_since_s > limit.unread_s:
+            self.drop()
+        elif self._deaf:
+            return
+        elif self._busy and passed_s > (limit.head_s if self._in_head else limit.request_s):
+            what, most_s = ("the head of a request", limit.head_s) if self._in_head else ("a request", limit.request_s)
+            self._end(refuse(408, "http.timeout", f"{what} must arrive within {most_s:g} s"))
+        elif self.idle and passed_s > limit.idle_s:
+            self.close()
 
     def close(self) -> None:
         """Close the connection after what has been written."""
         self._transport.close()
 
-
-def _too_large() -> Reply:
-    return refuse(413, "body.large", f"a body has at most {MAX_BODY_BYTES} bytes", "send fewer rows")
-
-
-def _head(reply: Reply, exchange: Exchange) -> bytes:
-    lines = [f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}", "Content-Type: application/json"]
-    lines.append(f"Content-Length: {len(reply.body)}")
-    if reply.allow:
-        lines.append(f"Allow: {reply.allow}")
-    if reply.status == 503:
-        lines.append("Retry-After: 1")
-    if not exchange.keep_alive:
-        lines.append("Connection: close")
-    elif exchange.http10:
-        lines.append("Connection: keep-alive")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    def drop(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()

@@ -1,53 +1,68 @@
 """Open Inference Protocol V2 over REST: what its paths, tensors and answers mean here, and its status numbers.
 
-Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md. JSON tensors; binary ones are refused.
+Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md; the index of Triton's repository
+extension. Tensors are read in `tensors`.
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import orjson
 
 from loopwright.kernel.errors import Forbidden, Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
-from loopwright.models.model import Field
 from loopwright.serving import subjects
-from loopwright.serving.engine import Answer, Ask, Engine, Target
+from loopwright.serving.engine import Answer, Ask, Engine
 from loopwright.serving.moments import moment
+from loopwright.serving.protocols import tensors
+from loopwright.serving.protocols.tensors import DATATYPES, MAX_VALUES, Malformed
+from loopwright.serving.scoring import Target
 
 PLATFORM = "loopwright"
-MAX_ROWS = 10_000
+EXTENSIONS = ["binary_tensor_data"]
 _MAX_ID = 256
-_DATATYPES = {
-    "float64": ("FP64", "FP32"),
-    "int64": ("INT64", "INT32", "INT16", "INT8", "UINT32", "UINT16", "UINT8"),
-    "bool": ("BOOL",),
-    "string": ("BYTES",),
-}
+_JSON_BYTES = b"inference-header-content-length"
 _ROW_SUFFIX = re.compile(r"/\d+\Z")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A finished answer of the wire."""
+    """A finished answer of the wire.
+
+    Args:
+        allow: the methods that the path knows, when the one asked is not among them.
+        json_bytes: the length of the JSON before binary tensors; 0 = the body is JSON.
+    """
 
     status: int
     body: bytes
     allow: str = ""
+    json_bytes: int = 0
 
 
 class Call(msgspec.Struct, frozen=True):
-    """An inference that waits for its body."""
+    """An inference that waits for its body.
+
+    Args:
+        json_bytes: the length of the JSON before binary tensors; None = the body is JSON.
+    """
 
     target: Target
     version: int | None
+    json_bytes: int | None = None
 
 
-class Malformed(Invalid):
-    """The body is not what any request could be."""
+class Index(msgspec.Struct, frozen=True):
+    """A request for the list of all models, which waits for its body."""
+
+
+class BinaryAsk(Ask):
+    """An Ask whose outputs are wanted as binary tensors."""
 
 
 _STATUS: tuple[tuple[type[LoopwrightError], int], ...] = (
@@ -79,26 +94,44 @@ class Oip:
         self._version = version
         self._ready = ready
 
-    def open(self, method: str, path: str) -> Call | Reply:
-        """Say what a method and path ask for, before any body is read."""
-        parts = path.partition("?")[0].strip("/").split("/")
+    def open(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Call | Index | Reply:
+        """Say what a method, path and headers ask for, before any body is read."""
+        parts = path.partition("?")[0].removeprefix("/").removesuffix("/").split("/")
+        if "%" in path:
+            parts = [_decoded(part) for part in parts]
         if parts[0] != "v2":
             return self._missing()
         match parts[1:]:
             case ["models", name, "infer"]:
-                return self._infer(method, name, None)
+                return self._infer(method, name, None, headers)
             case ["models", name, "versions", version, "infer"]:
-                return self._infer(method, name, version)
+                return self._infer(method, name, version, headers)
+            case ["repository", *rest]:
+                return self._repository(method, rest)
         found = self._look(parts[1:])
         if method not in ("GET", "HEAD") and found.status != 404:
             return error_reply(Invalid(f"{method} is not for this path", code="method.wrong"), 405, "GET, HEAD")
         return found
 
+    def _repository(self, method: str, parts: list[str]) -> Index | Reply:
+        if parts != ["index"] and (len(parts) != 3 or parts[0] != "models" or parts[2] not in ("load", "unload")):
+            return self._missing()
+        if method != "POST":
+            return error_reply(Invalid(f"{method} is not for this path", code="method.wrong"), 405, "POST")
+        if parts == ["index"]:
+            return Index()
+        try:
+            hint = f"lw deploy {self._target(parts[1]).name}"
+        except LoopwrightError as error:
+            return error_reply(error)
+        why = "which versions are loaded follows from the routes, and these are moved by gates only"
+        return error_reply(Forbidden(why, code="repository.gated", field="model", hint=hint))
+
     def _look(self, parts: list[str]) -> Reply:
         try:
             match parts:
                 case []:
-                    return _json({"name": PLATFORM, "version": self._version, "extensions": []})
+                    return _json({"name": PLATFORM, "version": self._version, "extensions": EXTENSIONS})
                 case ["health", "live"]:
                     return _json({"live": True})
                 case ["health", "ready"]:
@@ -125,23 +158,26 @@ class Oip:
             raise NotFound("no endpoint of that name", code="endpoint.missing", field="endpoint", hint="lw status")
         return target
 
-    def _infer(self, method: str, name: str, version: str | None) -> Call | Reply:
+    def _infer(self, method: str, name: str, version: str | None, headers: Mapping[bytes, bytes]) -> Call | Reply:
         if method != "POST":
             return error_reply(Invalid(f"{method} is not for inference", code="method.wrong"), 405, "POST")
         try:
             target = self._target(name)
+            json_bytes = _json_bytes(headers[_JSON_BYTES]) if _JSON_BYTES in headers else None
             if version is None:
-                return Call(target, None)
+                return Call(target, None, json_bytes)
             live = {str(served.version): served.version for served in target.versions if served.live}
             if version not in live:
                 raise NotFound("no such version is live", code="version.missing", field="version")
         except LoopwrightError as error:
             return error_reply(error)
-        return Call(target, live[version])
+        return Call(target, live[version], json_bytes)
 
-    def decode(self, call: Call, body: bytes) -> Ask | Reply:
-        """Read the body of an inference."""
+    def decode(self, call: Call | Index, body: bytes) -> Ask | Reply:
+        """Read the body of an inference, or of a request for the list of models."""
         try:
+            if isinstance(call, Index):
+                return _json(_index(self._engine.targets, body))
             return _decode(call, body, self._engine.subject_key)
         except LoopwrightError as error:
             return error_reply(error)
@@ -151,7 +187,8 @@ class Oip:
         answer = ask.answer
         match answer.outcome if answer is not None else "failed":
             case "answered" | "repeated":
-                return Reply(200, answer.body if answer is not None else b"")
+                body = answer.body if answer is not None else b""
+                return _binary_reply(body) if type(ask) is BinaryAsk else Reply(200, body)
             case "conflict":
                 message = "this id was answered for other inputs; send new inputs under a new id"
                 return error_reply(Invalid(message, code="id.conflict", field="id"), 409)
@@ -182,6 +219,20 @@ def render(ask: Ask, answer: Answer) -> bytes:
     )
 
 
+def _binary_reply(body: bytes) -> Reply:
+    """An answer with its tensors behind the JSON; made of the JSON answer, so that repeats of either form agree."""
+    doc = orjson.loads(body)
+    binary = b""
+    for output in doc["outputs"]:
+        data = output.pop("data")
+        flat = [value for row in data for value in row] if data and type(data[0]) is list else data
+        packed = struct.pack(f"<{len(flat)}d", *flat)
+        output["parameters"] = {"binary_data_size": len(packed)}
+        binary += packed
+    head = orjson.dumps(doc)
+    return Reply(200, head + binary, json_bytes=len(head))
+
+
 def _metadata(target: Target, version: str | None) -> dict[str, Any]:
     versions = [served for served in target.versions if version in (None, str(served.version))]
     if version is not None and not versions:
@@ -191,7 +242,7 @@ def _metadata(target: Target, version: str | None) -> dict[str, Any]:
         "versions": [str(served.version) for served in versions],
         "platform": PLATFORM,
         "inputs": [
-            {"name": f.name, "datatype": _DATATYPES[f.dtype][0], "shape": [-1], "parameters": {"nullable": f.nullable}}
+            {"name": f.name, "datatype": DATATYPES[f.dtype][0], "shape": [-1], "parameters": {"nullable": f.nullable}}
             for f in target.fields
         ],
         "outputs": [{"name": served.output, "datatype": "FP64", "shape": [-1]} for served in versions[:1]],
@@ -207,16 +258,61 @@ def _ready(target: Target, version: str | None) -> bool:
     return found[0].predictor is not None
 
 
+def _decoded(part: str) -> str:
+    """A part of a path, decoded once; no name holds what is left encoded or would divide it."""
+    try:
+        decoded = unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        return ""
+    return "" if "%" in decoded or "/" in decoded else decoded
+
+
+def _json_bytes(header: bytes) -> int:
+    text = header.strip()
+    if not text.isdigit() or len(text) > 15:
+        message = "Inference-Header-Content-Length is the number of bytes of the JSON"
+        raise Malformed(message, code="tensor.binary", field="Inference-Header-Content-Length")
+    return int(text)
+
+
+def _index(targets: Mapping[str, Target], body: bytes) -> list[dict[str, str]]:
+    """All versions of all endpoints with their state; only those that are ready when the body asks so."""
+    try:
+        doc = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError:
+        raise Malformed("the body is not JSON", code="body.json", field="body") from None
+    if type(doc) is not dict or type(doc.get("ready", False)) is not bool:
+        raise Invalid('the body must be {} or {"ready": true}', code="body.form", field="ready")
+    out = []
+    for target in targets.values():
+        for served in target.versions:
+            loaded = served.predictor is not None
+            if loaded or not doc.get("ready", False):
+                state, reason = ("READY", "") if loaded else ("UNAVAILABLE", "it could not be loaded")
+                out.append({"name": target.name, "version": str(served.version), "state": state, "reason": reason})
+    return out
+
+
 def _decode(call: Call, body: bytes, subject_key: bytes) -> Ask:
+    binary = b""
+    if call.json_bytes is not None:
+        if call.json_bytes > len(body):
+            message = "the body is shorter than the JSON that its header announces"
+            raise Malformed(message, code="tensor.binary", field="Inference-Header-Content-Length")
+        body, binary = body[: call.json_bytes], body[call.json_bytes :]
+    # Checked before any of it is built: a short body cannot hold too many values.
+    if len(body) > MAX_VALUES and body.count(b",") > MAX_VALUES:
+        message = f"a request has at most {MAX_VALUES} values"
+        raise Invalid(message, code="body.values", field="body", hint="send fewer rows")
     try:
         doc = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         refused = Malformed(f"the body is not JSON: {str(error)[:200]}", code="body.json", field="body")
         doc = _almost_json(body, "infinity" in str(error))
         if doc is not None:
-            _ask(call, doc, subject_key)  # names the field with the number that JSON does not have
+            _ask(call, doc, subject_key, None)  # names the field with the number that JSON does not have
         raise refused from None
-    return _ask(call, doc, subject_key)
+    return _ask(call, doc, subject_key, None if call.json_bytes is None else binary)
 
 
 def _almost_json(body: bytes, infinite: bool) -> Any:
@@ -229,23 +325,47 @@ def _almost_json(body: bytes, infinite: bool) -> Any:
         return None
 
 
-def _ask(call: Call, doc: Any, subject_key: bytes) -> Ask:
+def _ask(call: Call, doc: Any, subject_key: bytes, binary: bytes | None) -> Ask:
     if type(doc) is not dict:
         raise Invalid("the body must be a JSON object", code="body.form", field="body")
     target = call.target
-    ask = Ask(target=target, rows=(), pinned=call.version)
+    parameters, outputs = doc.get("parameters"), doc.get("outputs")
+    wanted = _wants_binary(parameters, outputs, target)
+    ask = (BinaryAsk if wanted else Ask)(target=target, rows=(), pinned=call.version)
     request_id = doc.get("id")
     if request_id is not None and request_id != "":  # which clients send for none
         ask.request_id = _check_id(request_id)
-    parameters = doc.get("parameters")
     if parameters is not None:
         _take_parameters(ask, parameters, subject_key)
     if not target.versions:
         return ask
-    if doc.get("outputs"):
-        _check_outputs(doc["outputs"], target)
-    ask.rows = _rows(doc.get("inputs"), target)
+    inputs = doc.get("inputs")
+    ask.rows = tensors.rows(inputs if binary is None else tensors.with_binary(inputs, binary), target)
     return ask
+
+
+def _wants_binary(parameters: Any, outputs: Any, target: Target) -> bool:
+    """Whether the output is asked for as a binary tensor: by the request, unless the output itself says otherwise."""
+    if parameters is not None and type(parameters) is not dict:
+        raise Invalid("parameters must be an object", code="parameters.form", field="parameters")
+    wanted = parameters.get("binary_data_output", False) if parameters else False
+    if type(wanted) is not bool:
+        message = "binary_data_output must be true or false"
+        raise Invalid(message, code="parameters.form", field="parameters.binary_data_output")
+    if not outputs or not target.versions:
+        return wanted
+    known = target.versions[0].output
+    output = outputs[0] if type(outputs) is list and len(outputs) == 1 else None
+    if type(output) is not dict or output.get("name") != known:
+        raise Invalid(f"the only output is {known!r}", code="output.unknown", field="outputs")
+    more = output.get("parameters")
+    if more is None:
+        return wanted
+    own = more.get("binary_data", wanted) if type(more) is dict else None
+    if type(own) is not bool or "classification" in more:
+        message = "the only parameter of an output is binary_data, true or false"
+        raise Invalid(message, code="output.parameters", field="outputs")
+    return own
 
 
 def _check_id(value: Any) -> str:
@@ -259,154 +379,8 @@ def _check_id(value: Any) -> str:
 
 
 def _take_parameters(ask: Ask, parameters: Any, subject_key: bytes) -> None:
-    if type(parameters) is not dict:
-        raise Invalid("parameters must be an object", code="parameters.form", field="parameters")
-    if parameters.get("binary_data_output"):
-        message = "binary tensors are not served"
-        raise Unsupported(message, code="tensor.binary", field="parameters", hint="leave binary_data_output out")
     time, subject = parameters.get("time"), parameters.get("subject")
     if time is not None:
         ask.at_us = moment(time, "parameters.time")
     if subject is not None:
         ask.subject = subjects.keyed_hash(subject_key, subjects.check(subject))
-
-
-def _check_outputs(outputs: Any, target: Target) -> None:
-    known = target.versions[0].output
-    for output in outputs if type(outputs) is list else [None]:
-        if type(output) is not dict or output.get("name") != known:
-            raise Invalid(f"the only output is {known!r}", code="output.unknown", field="outputs")
-
-
-def _rows(inputs: Any, target: Target) -> Sequence[Sequence[Any]]:
-    if type(inputs) is not list or not inputs:
-        raise Invalid("inputs must be a list of tensors, one a column", code="inputs.form", field="inputs")
-    table = target.cache.get("oip")
-    if table is None:
-        table = target.cache["oip"] = {
-            field.name: (place, _DATATYPES[field.dtype], _CHECKS[field.dtype], field)
-            for place, field in enumerate(target.fields)
-        }
-    columns: list[Any] = [None] * len(table)
-    count, seen = 0, 0
-    for tensor in inputs:
-        try:
-            name, datatype, shape, data = tensor["name"], tensor["datatype"], tensor["shape"], tensor["data"]
-            place, datatypes, check, field = table[name]
-        except (KeyError, TypeError):
-            raise _tensor_error(tensor, table) from None
-        if datatype not in datatypes:
-            raise Invalid(f"input {name!r} must be {datatypes[0]}", code="input.datatype", field=name)
-        if columns[place] is not None:
-            raise Invalid(f"input {name!r} stands twice", code="input.twice", field=name)
-        if shape != [1] or type(data) is not list or len(data) != 1 or type(data[0]) is list:
-            data = _flat(name, shape, data)
-        if count != len(data):
-            if count:
-                message = f"input {name!r} has {len(data)} rows and the inputs before it {count}"
-                raise Invalid(message, code="input.rows", field=name)
-            count = len(data)
-        columns[place] = check(data, field)
-        seen += 1
-    if seen < len(table):
-        _fill(columns, count, target)
-    return list(zip(*columns, strict=True))
-
-
-def _tensor_error(tensor: Any, table: dict[str, Any]) -> Invalid:
-    if type(tensor) is not dict:
-        return Invalid("each input must be an object", code="inputs.form", field="inputs")
-    name = tensor.get("name")
-    if type(name) is not str:
-        return Invalid("each input needs a name", code="input.name", field="inputs")
-    short = name[:100]
-    if name not in table:
-        hint = "GET /v2/models/NAME lists the inputs"
-        return Invalid(f"the model has no input {short!r}", code="input.unknown", field=short, hint=hint)
-    parameters = tensor.get("parameters")
-    if type(parameters) is dict and "binary_data_size" in parameters:
-        message = f"input {short!r} is binary; this server reads JSON tensors"
-        return Invalid(message, code="tensor.binary", field=short, hint="send data as JSON")
-    missing = next((key for key in ("datatype", "shape", "data") if key not in tensor), "form")
-    return Invalid(f"input {short!r} lacks {missing}", code="input.form", field=short)
-
-
-def _flat(name: str, shape: Any, data: Any) -> list[Any]:
-    sound = type(shape) is list and len(shape) in (1, 2) and all(type(size) is int for size in shape)
-    if not sound or shape[0] < 1 or (len(shape) == 2 and shape[1] != 1):
-        raise Invalid(f"input {name!r} must have shape [rows] or [rows, 1]", code="input.shape", field=name)
-    if shape[0] > MAX_ROWS:
-        raise Invalid(f"a request has at most {MAX_ROWS} rows", code="input.rows", field=name, hint="send several")
-    if type(data) is not list:
-        raise Invalid(f"the data of input {name!r} must be a list", code="input.data", field=name)
-    if len(shape) == 2 and all(type(item) is list and len(item) == 1 for item in data):
-        data = [item[0] for item in data]
-    if len(data) != shape[0]:
-        raise Invalid(
-            f"input {name!r} has shape {shape} and {len(data)} values", code="input.shape", field=name
-        )
-    return list(data)
-
-
-def _fill(columns: list[Any], count: int, target: Target) -> None:
-    for place, field in enumerate(target.fields):
-        if columns[place] is None:
-            if field.name in target.required:
-                raise Invalid(f"input {field.name!r} is missing", code="input.missing", field=field.name)
-            columns[place] = [None] * count
-
-
-def _wrong(field: Field, row: int, value: Any) -> Invalid:
-    if value is None:
-        said = "is null, and the model has never been shown a null there"
-    elif type(value) is float or (type(value) is int and field.dtype == "float64"):
-        said = "is no finite number" if field.dtype == "float64" else "is no whole number of 64 bits"
-    else:
-        said = f"is not of type {_DATATYPES[field.dtype][0]}"
-    return Invalid(f"input {field.name!r}, row {row}: the value {said}", code="input.value", field=field.name)
-
-
-def _floats(data: list[Any], field: Field) -> list[Any]:
-    for row, value in enumerate(data):
-        kind = type(value)
-        if kind is float:
-            if value - value == 0.0:
-                continue
-        elif kind is int:
-            try:
-                data[row] = float(value)
-                continue
-            except OverflowError:
-                pass
-        elif value is None and field.nullable:
-            continue
-        raise _wrong(field, row, value)
-    return data
-
-
-def _ints(data: list[Any], field: Field) -> list[Any]:
-    for row, value in enumerate(data):
-        if type(value) is int:
-            if -(1 << 63) <= value < 1 << 63:
-                continue
-        elif value is None and field.nullable:
-            continue
-        raise _wrong(field, row, float(0) if type(value) is int else value)
-    return data
-
-
-def _bools(data: list[Any], field: Field) -> list[Any]:
-    for row, value in enumerate(data):
-        if type(value) is not bool and not (value is None and field.nullable):
-            raise _wrong(field, row, value)
-    return data
-
-
-def _texts(data: list[Any], field: Field) -> list[Any]:
-    for row, value in enumerate(data):
-        if type(value) is not str and not (value is None and field.nullable):
-            raise _wrong(field, row, value)
-    return data
-
-
-_CHECKS = {"float64": _floats, "int64": _ints, "bool": _bools, "string": _texts}

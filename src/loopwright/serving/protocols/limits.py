@@ -1,0 +1,75 @@
+"""How much of a connection and of a request a worker takes, and the unpacking of compressed bodies within it.
+
+Knows no protocol above HTTP.
+"""
+
+import resource
+import zlib
+
+import msgspec
+
+from loopwright.kernel.errors import Invalid, Unsupported
+
+_SPARE_FILES = 128
+_SMALL_BYTES, _RATIO = 1 << 20, 100  # rows of numbers shrink to a tenth at best; what shrinks more is made to
+_WINDOW = {b"gzip": zlib.MAX_WBITS | 16, b"x-gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may take up.
+
+    Args:
+        body_bytes: of a body, and of what comes out of a compressed one.
+        framing_bytes: of a chunked body beside its data: sizes, extensions, trailers.
+        head_s: from the first byte of a request to the end of its head.
+        request_s: from the first byte of a request to its last.
+        idle_s: without a request under way.
+        unread_s: in which the client takes nothing of what was answered.
+    """
+
+    connections: int = 4096
+    body_bytes: int = 16 << 20
+    head_bytes: int = 64 << 10
+    headers: int = 100
+    url_bytes: int = 8 << 10
+    chunks: int = 16_384
+    framing_bytes: int = 1 << 20
+    head_s: float = 10.0
+    request_s: float = 30.0
+    idle_s: float = 75.0
+    unread_s: float = 30.0
+
+
+def connections(wanted: int) -> int:
+    """How many connections this process can hold, after asking the system for as many open files as it gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _SPARE_FILES))
+
+
+def inflate(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+    """Unpack a body; never more of it than the limit, or than a hundred times what came, is made.
+
+    Raises:
+        Unsupported: the encoding is not gzip or deflate.
+        Invalid: the body is not whole in that encoding, or too large unpacked (code `body.large`).
+    """
+    window = _WINDOW.get(encoding)
+    if window is None:
+        message = "the encodings of a body that are read are gzip and deflate"
+        raise Unsupported(message, code="http.encoding", field="Content-Encoding")
+    limit_bytes = min(limit_bytes, max(_SMALL_BYTES, _RATIO * len(body)))
+    unpacker = zlib.decompressobj(window)
+    try:
+        out = unpacker.decompress(body, limit_bytes + 1)
+    except zlib.error:
+        raise Invalid("the body is not what its encoding says", code="body.encoding", field="body") from None
+    if len(out) > limit_bytes:
+        message = f"a body has at most {limit_bytes} bytes unpacked"
+        raise Invalid(message, code="body.large", field="body", hint="send fewer rows")
+    if not unpacker.eof or unpacker.unused_data:
+        raise Invalid("the body is not what its encoding says", code="body.encoding", field="body")
+    return out
