@@ -81,7 +81,7 @@ def test_misuse_ends_with_2(
     code, out, err = call(capsys, *words, "--json")
     document = json.loads(out)
     assert (code, err, document["schema"]) == (2, "", "lw.error/1")
-    assert set(document) == {"schema", "code", "message", "field", "hint"}
+    assert set(document) == {"schema", "kind", "code", "message", "field", "hint"}
 
 
 def test_outside_a_project_the_next_command_is_init(

@@ -85,7 +85,7 @@ def test_errors_are_documents(
     got = site.call(verb, path, body)
     document = got.json
     assert got.status == status, document
-    assert set(document) == {"code", "message", "field", "hint"}
+    assert set(document) == {"kind", "code", "message", "field", "hint"}
     assert document["field"] == field
     assert document["code"] and document["message"]
 
