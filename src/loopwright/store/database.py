@@ -81,6 +81,14 @@ class Database(Protocol):
         """What it is and where, without a secret."""
         ...
 
+    def make(self, *, create: bool) -> None:
+        """See that there is a place for the tables, and make it when asked.
+
+        Raises:
+            NotFound: there is none, and `create` is not set.
+        """
+        ...
+
     def write(self, fn: Callable[[Tx], T], /) -> T:
         """Run `fn` in one durable transaction; what it raises undoes all of it.
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock, machine_us
-from loopwright.kernel.errors import Conflict, NotFound
+from loopwright.kernel.errors import Conflict, NotFound, Unsupported
 from loopwright.store.blobs import Blobs, fsync_folder, open_blobs
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
@@ -42,8 +42,7 @@ class Space:
         self.root = root
         self.home = root / HOME
         self.settings = settings
-        self._gate = Gate(self.home / "gate")
-        self.database: Database = SqliteDatabase(self.home / "space.db", self._gate)
+        self.database: Database = open_database(self.home, settings)
         self.blobs: Blobs = open_blobs(self.home, settings)
         self.clock: Clock = WallClock()
         self._pid = os.getpid()
@@ -59,12 +58,33 @@ class Space:
     @property
     def is_open(self) -> bool:
         """Whether it can be used in this process: it was opened here, is not closed, and its folder is still there."""
-        return self._pid == os.getpid() and not self.database.closed and self.database.there
+        return self._pid == os.getpid() and not self.database.closed and self.database.there and self.home.is_dir()
 
     def close(self) -> None:
         """Close the connections; does nothing in a process that was forked from the opener's."""
         if self._pid == os.getpid():
             self.database.close()
+
+
+def open_database(home: Path, settings: config.Settings) -> Database:
+    """The database of the Space in `home`: its file, or the schema of the settings.
+
+    Raises:
+        Unsupported: the driver is not installed.
+    """
+    if settings.database is None:
+        return SqliteDatabase(home / "space.db", Gate(home / "gate"))
+    try:
+        from loopwright.store.postgres import PostgresDatabase
+    except ImportError:
+        raise Unsupported(
+            "PostgreSQL needs a driver that is not installed",
+            extra="postgres",
+            code="store.driver",
+            field="database",
+            hint="pip install 'loopwright[postgres]'",
+        ) from None
+    return PostgresDatabase(settings.database, settings.schema, config.database_password())
 
 
 def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: bool = False) -> Space:
@@ -89,7 +109,12 @@ def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: b
             fsync_folder(above)
     settings = config.read(root)
     space = Space(root, settings)
-    mode = _prepare(space, migrations)
+    try:
+        space.database.make(create=create)
+        mode = _prepare(space, migrations)
+    except BaseException:
+        space.close()
+        raise
     if mode != settings.clock:
         space.close()
         raise Conflict(

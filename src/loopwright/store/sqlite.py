@@ -93,6 +93,9 @@ class SqliteDatabase(Writer):
         """What it is and where."""
         return f"SQLite {self.path.name}"
 
+    def make(self, *, create: bool) -> None:
+        """The file was made when it was opened."""
+
     def _own(self) -> None:
         if self._pid != os.getpid() and not self._closed:
             self._left += [self._connection, self._readers]  # SQLite forbids to use or close them here
