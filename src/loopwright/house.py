@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # module -> what it publishes, in floor order
 MIGRATIONS_IN = {
-    "access": "access.permits",
+    "access": "access.queries",
     "notes": "notes.service",
     "artifacts": "artifacts.service",
     "data": "data.service",

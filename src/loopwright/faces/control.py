@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loopwright.access import service as access
 from loopwright.faces import bind, client, processes
 from loopwright.faces.children import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
@@ -49,7 +48,6 @@ class Control:
         from loopwright.faces.scheduler import Scheduler
 
         self.house, self.space, self.data_url = house, space, data_url
-        self.actor = access.local_actor()
         self.scheduler = Scheduler(space, self._changed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
@@ -76,7 +74,7 @@ class Control:
 
         ops = self.house.ops()
         routed = [op for op in ops.values() if op.http and op.name != "lineage.events"]
-        out = [op_wire(op, self.space, self.actor, self.submit) for op in routed]
+        out = [op_wire(op, self.space, self.submit) for op in routed]
         return [
             *out,
             Wire("GET", "/health", "control.read", self.health),
@@ -90,10 +88,10 @@ class Control:
 
     def application(self, port: int) -> ASGIApp:
         """The ASGI application of this control, for a port of this machine."""
-        from loopwright.faces import http
+        from loopwright.faces import door
 
-        hosts = http.loopback_hosts(port)
-        return http.application(self.space, self.wires(), hosts=hosts, actor=self.actor, lifespan=self.lifespan)
+        gate = door.Gate(self.space, hosts=door.loopback_hosts(port))
+        return door.application(self.space, self.wires(), gate, lifespan=self.lifespan)
 
     def submit(self, op: Op, actor: str, args: dict[str, Any]) -> dict[str, Any]:
         """Give an op of the shape `job` to the job server and say where its result will stand."""
@@ -156,7 +154,7 @@ class Control:
         until = monotonic_s() + min(wait_s, LONGEST_POLL_S)
         while True:
             news = self._news
-            found = await asyncio.to_thread(op.fn, self.space, self.actor, **args)
+            found = await asyncio.to_thread(op.fn, self.space, request.state.actor, **args)
             left = until - monotonic_s()
             if found or left <= 0:
                 return answer(found)
@@ -217,6 +215,8 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
         ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # who the client is decides who may in: nobody else says it
+        server_header=False,
         log_level="warning",
         timeout_graceful_shutdown=_DRAIN_S,
         backlog=processes.BACKLOG,

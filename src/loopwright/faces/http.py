@@ -1,26 +1,27 @@
-"""Op rows as Starlette routes, the door before them, and the only place of HTTP status numbers.
+"""Op rows as Starlette routes, and the only place of HTTP status numbers.
 
-Every route asks `require(action)`; one that names no action cannot be built.
+Every route asks `require(action)` for the actor that the door found; one that names no action cannot be built.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loopwright.access import roles
 from loopwright.access import service as access
-from loopwright.faces import bind
+from loopwright.access.model import Unauthenticated
+from loopwright.access.sessions import SlowDown
+from loopwright.faces import bind, depth
 from loopwright.kernel import errors
 from loopwright.kernel.op import Op, silent
 from loopwright.store.space import Space
@@ -40,6 +41,7 @@ _STATUS: list[tuple[type[errors.LoopwrightError], int]] = [
     (errors.Corrupt, 500),
 ]
 _OK, _ACCEPTED, _MALFORMED, _TOO_LARGE, _INTERNAL = 200, 202, 400, 413, 500
+_UNKNOWN, _TOO_LONG, _BAD_TYPE, _SLOW_DOWN = 401, 414, 415, 429
 _NAMED = {404: "route.missing", 405: "route.verb"}
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -53,12 +55,18 @@ class Malformed(errors.Invalid):
 
 
 class Wire(msgspec.Struct, frozen=True):
-    """A route whose handler speaks HTTP itself: verb, path, the action it needs, handler."""
+    """A route whose handler speaks HTTP itself: verb, path, the action it needs, handler.
+
+    Args:
+        subject: what the action is done to, such as `endpoint:{endpoint}`, of the fields of the path; None when the
+            handler asks for its permission itself, once it knows.
+    """
 
     verb: str
     path: str
     action: str
     handler: Handler
+    subject: str | None = ""
 
 
 class TooLarge(errors.Invalid):
@@ -67,12 +75,32 @@ class TooLarge(errors.Invalid):
     kind = "too-large"
 
 
+class TooLong(errors.Invalid):
+    """The path and query are over the limit."""
+
+    kind = "too-long"
+
+
+class BadType(errors.Invalid):
+    """The body is of a type that is not read here."""
+
+    kind = "content-type"
+
+
 def status_of(error: errors.LoopwrightError) -> int:
     """The HTTP status that stands for an error."""
     if isinstance(error, TooLarge):
         return _TOO_LARGE
     if isinstance(error, Malformed):
         return _MALFORMED
+    if isinstance(error, BadType):
+        return _BAD_TYPE
+    if isinstance(error, TooLong):
+        return _TOO_LONG
+    if isinstance(error, Unauthenticated):
+        return _UNKNOWN
+    if isinstance(error, SlowDown):
+        return _SLOW_DOWN
     return next((status for kind, status in _STATUS if isinstance(error, kind)), _INTERNAL)
 
 
@@ -89,21 +117,32 @@ def refusal(error: errors.LoopwrightError) -> Response:
     response = answer(document, status_of(error))
     if isinstance(error, errors.Unavailable):
         response.headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, Unauthenticated):
+        response.headers["www-authenticate"] = 'Bearer realm="loopwright"'
     return response
 
 
-def guard(wire: Wire, space: Space, actor: str) -> Route:
-    """The Starlette route of a wire, behind its permission.
+def guard(wire: Wire, space: Space) -> Route:
+    """The Starlette route of a wire, behind its permission; the door says who the actor is.
 
     Raises:
-        LoopwrightError: the wire names no action.
+        LoopwrightError: the wire names no action, or one that no row of access/roles.py knows.
     """
-    if not wire.action:
-        raise errors.LoopwrightError(f"{wire.verb} {wire.path} names no action", code="route.no-action")
+    if not roles.known(wire.action):
+        raise errors.LoopwrightError(
+            f"{wire.verb} {wire.path} names no action of the table of roles: {wire.action!r}",
+            code="route.no-action",
+            hint="add it to src/loopwright/access/roles.py",
+        )
 
     async def handle(request: Request) -> Response:
         try:
-            access.require(space, actor, wire.action)
+            actor = request.state.actor
+            if wire.subject is None:
+                access.require_somewhere(space, actor, wire.action)
+            else:
+                subject = access.subject_of(wire.subject, request.path_params)
+                access.require(space, actor, wire.action, subject)
             return await wire.handler(request)
         except errors.LoopwrightError as error:
             return refusal(error)
@@ -116,11 +155,14 @@ def guard(wire: Wire, space: Space, actor: str) -> Route:
     return Route(wire.path, handle, methods=[wire.verb])
 
 
-def op_wire(op: Op, space: Space, actor: str, submit: Submit | None = None) -> Wire:
+def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
     """The wire of an op row; `submit` takes ops of the shape `job`, which are answered before they are done."""
 
     async def handle(request: Request) -> Response:
+        actor = request.state.actor
         args = await _arguments(op, request)
+        if op.subject:
+            access.require(space, actor, op.action, access.subject_of(op.subject, args))
         if op.shape == "job" and submit is not None:
             return answer(await run_in_threadpool(submit, op, actor, args), _ACCEPTED)
         if bind.takes_progress(op):
@@ -130,7 +172,7 @@ def op_wire(op: Op, space: Space, actor: str, submit: Submit | None = None) -> W
             return StreamingResponse(_pieces(result), media_type="application/octet-stream")
         return answer(result)
 
-    return Wire(bind.verb(op), bind.path(op), op.action, handle)
+    return Wire(bind.verb(op), bind.path(op), op.action, handle, None if op.subject else "")
 
 
 def _pieces(result: Any) -> Iterable[bytes]:
@@ -163,6 +205,9 @@ def body_fields(body: bytes) -> dict[str, Any]:
     Raises:
         Malformed: it is no JSON object.
     """
+    fault = depth.fault(body)
+    if fault is not None:
+        raise Malformed(f"the body has {fault}", field="body")
     try:
         fields = msgspec.json.decode(body or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -179,91 +224,8 @@ def _untaken(fields: dict[str, Any], taken: Collection[str]) -> dict[str, Any]:
     return fields
 
 
-def application(
-    space: Space, wires: Iterable[Wire], *, hosts: Collection[str], actor: str, lifespan: Any = None
-) -> ASGIApp:
-    """The whole face: the door, then one route a wire, paths without fields first."""
-    ordered = sorted(wires, key=lambda wire: (wire.path.count("{"), wire.path.count(":path")))
-    app = Starlette(
-        routes=[guard(wire, space, actor) for wire in ordered],
-        exception_handlers={HTTPException: _unrouted},
-        lifespan=lifespan,
-    )
-    return Door(app, hosts)
-
-
-def _unrouted(request: Request, error: Exception) -> Response:
+def unrouted(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else _INTERNAL
     message = f"{request.method} {request.url.path} is not served here"
     document = errors.LoopwrightError(message, code=_NAMED.get(status, "http"), hint="lw api").to_dict()
     return answer(document, status)
-
-
-class Door:
-    """Turns away foreign hosts and origins, cross-site calls and bodies over the limit, before anything is read."""
-
-    def __init__(self, app: ASGIApp, hosts: Collection[str], limit_bytes: int = LIMIT_BYTES) -> None:
-        self.app = app
-        self.hosts = frozenset(hosts)
-        self.limit_bytes = limit_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        error = self.refuse(headers)
-        if error is not None:
-            await _refuse(error, scope, receive, send)
-            return
-        state = {"read": 0, "started": False}
-
-        async def counted() -> Message:
-            message = await receive()
-            state["read"] += len(message.get("body", b""))
-            if state["read"] > self.limit_bytes:
-                raise _too_large(self.limit_bytes)
-            return message
-
-        async def noted(message: Message) -> None:
-            state["started"] = True
-            await send(message)
-
-        try:
-            await self.app(scope, counted, noted)
-        except TooLarge as over:
-            if not state["started"]:
-                await _refuse(over, scope, receive, send)
-
-    def refuse(self, headers: Mapping[str, str]) -> errors.LoopwrightError | None:
-        """Why a request with these headers is turned away, or None."""
-        host = headers.get("host", "")
-        if host.lower() not in self.hosts:
-            return errors.Forbidden(f"this server does not answer for the host {host!r}", code="door.host",
-                                    field="Host", hint="call it as " + min(self.hosts))  # fmt: skip
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() not in {"http://" + name for name in self.hosts}:
-            return errors.Forbidden(f"a page of {origin} may not call this server", code="door.origin", field="Origin")
-        site = headers.get("sec-fetch-site")
-        if site not in (None, "none", "same-origin"):
-            return errors.Forbidden("another site may not call here", code="door.cross-site", field="Sec-Fetch-Site")
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.limit_bytes:
-            return _too_large(self.limit_bytes)
-        return None
-
-
-def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is over {limit_bytes >> 20} MiB", field="body", hint="send it in smaller parts")
-
-
-async def _refuse(error: errors.LoopwrightError, scope: Scope, receive: Receive, send: Send) -> None:
-    response = refusal(error)
-    response.headers["connection"] = "close"
-    await response(scope, receive, send)
-
-
-def loopback_hosts(port: int) -> frozenset[str]:
-    """The Host headers that name this machine itself at a port."""
-    return frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})

@@ -40,7 +40,9 @@ def refusal(
     """
     if host is not None and not _HOST.fullmatch(host) and not _named(host.lower(), hosts):
         return "this server answers to loopback names such as 127.0.0.1 and localhost only, and to public_hosts"
-    if origin is not None and (host is None or origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")):
+    if origin is not None and (
+        host is None or origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
+    ):
         return "a page of another origin may not use this server"
     if fetch_site is not None and fetch_site.lower() not in _SITES:
         return "a page of another site may not use this server"
@@ -114,14 +116,14 @@ class Gatekeeper:
             endpoint: the endpoint that is asked, None when it is none.
             action: what is done to it.
         """
-        parts = (headers.get(name) for name in (b"host", b"origin", b"sec-fetch-site"))
-        reason = refusal(*(None if part is None else part.decode("latin-1") for part in parts), hosts=self._hosts)
+        host, origin, site = (_text(headers.get(name)) for name in (b"host", b"origin", b"sec-fetch-site"))
+        reason = refusal(host, origin, site, self._hosts)
         if reason is not None:
             return Refusal(403, "door.refused", reason)
         shown = headers.get(b"authorization")
         if shown is not None:
             return self._by_token(peer, bearer(shown), endpoint, action)
-        if peer.own and not self._behind_proxy and _loopback_name(headers.get(b"host")):
+        if peer.own and not self._behind_proxy and (host is None or _HOST.fullmatch(host)):
             return None
         return _unknown("this request shows no token, and does not come from this server's own user on this machine")
 
@@ -139,8 +141,8 @@ class Gatekeeper:
         return Refusal(403, "access.refused", f"{found.actor} has no role that allows {action} on {what}")
 
 
-def _loopback_name(host: bytes | None) -> bool:
-    return host is None or _HOST.fullmatch(host.decode("latin-1")) is not None
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def _unknown(reason: str) -> Refusal:
