@@ -30,15 +30,16 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo:command", "Copy a demo project out and let its loop run."),
     "up": ("up:command", "Serve, log and run the loop on this machine."),
     "down": ("up:down", "Stop what `lw up` started here."),
+    "restart": ("up:restart", "Let `lw up` go on as the code that is installed now."),
     "replay": ("replay:command", "Send recorded requests and labels at their own times."),
     "watch": ("live:command", "Watch an endpoint: day, requests, quality, decisions."),
     "api": ("verbs:api", "Call any operation by its name: lw api OP key=value."),
 }
-HIDDEN: dict[str, str] = {"_control": "control:command", "_jobs": "jobs:command"}
+HIDDEN: dict[str, str] = {"_control": "control:command", "_jobs": "jobs:command", "_ready": "up:ready"}
 ALIASES = {"repro": "run", "apply": "deploy", "describe": "show", "ui": "up"}
 # the order of one life cycle; commands not named here come last
 ORDER = [
-    *("init", "demo", "up", "down", "status", "doctor"),
+    *("init", "demo", "up", "down", "restart", "status", "doctor"),
     *("add", "features", "run", "check", "deploy", "rollback", "hold"),
     *("replay", "watch", "predictions", "show", "log", "events", "trace", "fsck", "api"),
 ]
@@ -151,8 +152,6 @@ def report(error: errors.LoopwrightError, *, as_json: bool) -> int:
         from loopwright.faces import bind
 
         document: dict[str, Any] = {"schema": "lw.error/1", **error.to_dict()}
-        if isinstance(error, errors.GateFailed):
-            document["verdict"] = error.verdict
         click.echo(bind.to_json(document))
     else:
         click.echo(f"error: {error.message}", err=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loopwright.faces import bind, client, processes
+from loopwright.faces import bind, client, processes, takeover
 from loopwright.faces.children import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, Unavailable
@@ -49,6 +49,7 @@ class Control:
 
         self.house, self.space, self.data_url = house, space, data_url
         self.scheduler = Scheduler(space, self._changed)
+        self.leaving = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
 
@@ -59,6 +60,12 @@ class Control:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+    def leave(self) -> None:
+        """Let those who wait for news or for the clock have their answers now."""
+        self.leaving = True
+        self.scheduler.stop()
+        self._tell()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -156,7 +163,7 @@ class Control:
             news = self._news
             found = await asyncio.to_thread(op.fn, self.space, request.state.actor, **args)
             left = until - monotonic_s()
-            if found or left <= 0:
+            if found or left <= 0 or self.leaving:
                 return answer(found)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), left)
@@ -201,7 +208,10 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
     """
     import uvicorn
 
+    from loopwright.faces import http, httpd, scheduler  # noqa: F401 - loaded before an earlier control is let go
+
     listening = socket.socket(fileno=fd)
+    (run_folder(root) / takeover.STANDBY).write_text(str(os.getpid()))
     lock = processes.lock(run_folder(root) / LOCK, wait_s=30.0)
     if lock is None:
         raise Unavailable("an earlier control process does not end", code="control.locked", hint="lw down")
@@ -221,9 +231,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
         timeout_graceful_shutdown=_DRAIN_S,
         backlog=processes.BACKLOG,
     )
-    server = uvicorn.Server(settings)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]
-    signal.signal(signal.SIGTERM, lambda number, frame: setattr(server, "should_exit", True))
+    server = httpd.Server(settings, control.leave)
     server.run(sockets=[listening])
     space.close()
 

@@ -1,18 +1,21 @@
-"""The job server: it has imported the accepted project, and forks a child a job, so that no job pays for the imports.
+"""The job server: it waits small, and once there is a job it forks a child a job, none of which pays for the imports.
 
-The server itself opens no database: a child waits for a job, does it and ends, and the next child is forked.
+While nothing is to be done it holds only the Space open. With the first job it begins anew as the server that has
+imported the accepted project; that one opens no database, and its children wait for jobs, do one and end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,7 @@ import click
 import msgspec
 
 from loopwright.faces import bind, processes
-from loopwright.faces.up import CANNOT_START
+from loopwright.faces.children import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
 from loopwright.kernel.op import silent
@@ -34,11 +37,15 @@ if TYPE_CHECKING:
 
 LOCK = "jobs.lock"
 OP_JOB = "faces.op"
-DONE, RELOAD = 0, 75
+WORK = "--at-work"
+DONE, RELOAD, IDLE = 0, 75, 76
 # what nearly every job needs; importing it starts no thread
 PRELOAD = ("numpy", "duckdb", "orjson")
-_LOOK_S, _RELOAD_LOOK_S = 0.01, 0.25
+IDLE_S = 120.0  # so long after the last job the imports are let go; spools are sealed more often
+GRACE_S = 5  # for a job that is under way when the server is told to end; after that it runs again later
+_LOOK_S, _RELOAD_LOOK_S, _WAIT_LOOK_S = 0.01, 0.25, 0.05
 _BACK_OFF_S = 1.0
+_STOPPED = False
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -54,34 +61,49 @@ class Server:
     def __init__(self, house: House, root: Path, slots: int) -> None:
         self.house, self.root, self.slots = house, root, slots
         self.loaded = Loaded()
-        self.children: set[int] = set()
+        self.children: dict[int, int] = {}
+        self.busy = mmap.mmap(-1, max(slots, 1))  # a byte a slot, which its child sets while it does a job
         self.stopping = False
         self.reload = False
 
     def run(self) -> None:
-        """Fork children until told to stop; starts itself anew when another project is accepted."""
+        """Fork children until told to stop; begins anew when another project is accepted or nothing is to be done."""
         signal.signal(signal.SIGTERM, self._told)
+        signal.signal(signal.SIGALRM, self._out_of_time)
+        signal.signal(signal.SIGUSR2, self._renewed)
         self.loaded = self._prepare(blame=False)
         self._preload()
         gc.collect()
         gc.freeze()
         while not self.stopping and not (self.reload and not self.children):
-            while len(self.children) < self.slots and not self.reload and not self.stopping:
-                self._fork(lambda: work(self.house, self.root, self.loaded))
+            for slot in range(self.slots):
+                if slot not in self.children.values() and not self.reload and not self.stopping:
+                    self._fork(partial(work, self.house, self.root, self.loaded, self.busy, slot), slot)
             self._reap()
-        self._end()
-        if self.reload and not self.stopping:
-            os.execv(sys.executable, [sys.executable, "-m", "loopwright", *sys.argv[1:]])
+        while self.children:
+            self._reap()
+        if not self.stopping:
+            again()
 
     def _told(self, number: int, frame: Any) -> None:
-        self.stopping = True
-        self._end()
+        """To stop: a job that is done in time is done, and what is cut off runs again under its action id."""
+        if not self.stopping:
+            self.stopping = True
+            self._tell(signal.SIGTERM)
+            signal.alarm(GRACE_S)
 
-    def _end(self) -> None:
-        """A job that is cut off here runs again under its action id."""
+    def _out_of_time(self, number: int, frame: Any) -> None:
+        self._tell(signal.SIGKILL)
+
+    def _renewed(self, number: int, frame: Any) -> None:
+        """To go on as newly installed code, once the jobs under way are done."""
+        self.reload = True
+        self._tell(signal.SIGTERM)
+
+    def _tell(self, number: int) -> None:
         for pid in list(self.children):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
     def _reap(self) -> None:
         try:
@@ -89,10 +111,16 @@ class Server:
         except ChildProcessError:
             self.children.clear()
             return
-        self.children.discard(pid)
+        slot = self.children.pop(pid, None)
+        if slot is not None and slot >= 0:
+            self.busy[slot] = 0
         code = os.waitstatus_to_exitcode(status)
         if code == RELOAD:
             self.reload = True
+        elif code == IDLE:
+            if not any(self.busy):
+                self.reload = True
+                self._tell(signal.SIGTERM)
         elif code != DONE and not self.stopping:
             click.echo(f"a job's process ended with {code}", err=True)
             self._after_crash()
@@ -115,14 +143,14 @@ class Server:
         def ready() -> None:
             os.write(writing, msgspec.json.encode(prepare(self.house, self.root, blame=blame)))
 
-        pid = self._fork(ready)
+        pid = self._fork(ready, -1)
         os.close(writing)
         told = b""
         while piece := os.read(reading, 65536):
             told += piece
         os.close(reading)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        self.children.discard(pid)
+        self.children.pop(pid, None)
         if code == CANNOT_START:
             sys.exit(CANNOT_START)
         return msgspec.json.decode(told, type=Loaded) if code == DONE and told else Loaded()
@@ -139,21 +167,24 @@ class Server:
             except LoopwrightError as error:
                 click.echo(f"the accepted project does not load: {error.message}", err=True)
 
-    def _fork(self, then: Callable[[], Any]) -> int:
+    def _fork(self, then: Callable[[], Any], slot: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
         # told to stop in the middle of a fork, the server would not know the child that it must end
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        told = {signal.SIGTERM, signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_BLOCK, told)
         pid = os.fork()
         if pid:
-            self.children.add(pid)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            self.children[pid] = slot
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
             return pid
         code = 1
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            signal.signal(signal.SIGTERM, _stop)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
             processes.tie_to_parent(parent)
             code = then() or DONE
         except LoopwrightError as error:
@@ -166,6 +197,40 @@ class Server:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """In a child or a small server: end before the next job."""
+    global _STOPPED
+    _STOPPED = True
+
+
+def again(*words: str) -> None:
+    """Begin this process anew, as the code that is installed now; does not return."""
+    kept = [word for word in sys.argv[1:] if word != WORK]
+    os.execv(sys.executable, [sys.executable, "-m", "loopwright", *kept, *words])
+
+
+def wait_small(house: House, root: Path) -> None:
+    """Wait for a job with nothing imported for it, then begin anew as the server that does it."""
+    from loopwright.pipelines import queue
+
+    renewed: list[int] = []
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGUSR2, lambda number, frame: renewed.append(number))
+    space = house.open(root)
+    queue.requeue_running(space, blame=False)
+    seen = -1
+    while not _STOPPED and not renewed:
+        version = space.database.version()
+        if version != seen:
+            seen = version
+            if queue.listed(space, "queued", 1):
+                break
+        time.sleep(_WAIT_LOOK_S)
+    space.close()
+    if not _STOPPED:
+        again(*([] if renewed else [WORK]))
 
 
 def prepare(house: House, root: Path, *, blame: bool) -> Loaded:
@@ -189,15 +254,15 @@ def _accepted(space: Space, project: Any) -> Loaded:
     return Loaded(found.digest, str(project.materialised(space, found)))
 
 
-def work(house: House, root: Path, loaded: Loaded) -> int:
+def work(house: House, root: Path, loaded: Loaded, busy: mmap.mmap, slot: int) -> int:
     """Wait for a job and do it; RELOAD when another project has been accepted than the one that was imported."""
     from loopwright.pipelines import queue
     from loopwright.store import space as spaces
 
     space = house.open(root)
     spaces.bind(space, job=True)
-    seen, looked_s = -1, 0.0
-    while True:
+    seen, looked_s, began_s = -1, 0.0, monotonic_s()
+    while not _STOPPED:
         version = space.database.version()
         if version != seen or monotonic_s() - looked_s > _RELOAD_LOOK_S:
             seen, looked_s = version, monotonic_s()
@@ -206,10 +271,16 @@ def work(house: House, root: Path, loaded: Loaded) -> int:
                 return RELOAD
             job = queue.claim(space)
             if job is not None:
+                busy[slot] = 1
                 do(house, space, job)
                 space.close()
                 return DONE
+        if monotonic_s() - began_s > IDLE_S:
+            space.close()
+            return IDLE
         time.sleep(_LOOK_S)
+    space.close()
+    return DONE
 
 
 def _digest(space: Space) -> str:
@@ -294,10 +365,20 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.command("_jobs", hidden=True)
     @click.option("--root", required=True)
     @click.option("--jobs", type=int, default=1)
-    def run(root: str, jobs: int) -> None:
+    @click.option(WORK, "at_work", is_flag=True)
+    def run(root: str, jobs: int, at_work: bool) -> None:
         lock = processes.lock(server.run_folder(Path(root)) / LOCK, wait_s=30.0)
         if lock is None:
             raise Unavailable("an earlier job server does not end", code="jobs.locked", hint="lw down")
-        Server(house(), Path(root), jobs).run()
+        if at_work:
+            Server(house(), Path(root), jobs).run()
+            return
+        try:
+            wait_small(house(), Path(root))
+        except Unavailable:
+            raise
+        except LoopwrightError as error:
+            click.echo(error.message, err=True)
+            sys.exit(CANNOT_START)
 
     return run

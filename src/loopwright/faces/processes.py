@@ -78,8 +78,16 @@ def lock(path: Path, *, wait_s: float) -> int | None:
             time.sleep(_TRY_AGAIN_S)
 
 
-def listen(port: int, count: int = 1) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Listening loopback sockets on one port, `port` or the next free; several share it, one for each process.
+def command_line(pid: int) -> bytes:
+    """The words of a process's command, or nothing when it is gone or is not to be seen."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def listen(port: int, count: int = 1, *, host: str = LOOPBACK) -> tuple[list[socket.socket], list[socket.socket]]:
+    """Listening sockets on one port of an address, `port` or the next free; several share it, one for each process.
 
     Returns:
         the sockets, and guards to be kept open beside them: they stop another project's `lw up` from sharing the port.
@@ -89,20 +97,21 @@ def listen(port: int, count: int = 1) -> tuple[list[socket.socket], list[socket.
     """
     for number in [0] if port == 0 else range(port, min(port + _PORTS_TRIED, 65536)):
         try:
-            return _bind(number, count)
+            return _bind(host, number, count)
         except OSError:
             continue
     raise Unavailable(f"no free port from {port} on", code="up.port", hint=f"lw up --port {max(1024, port - 1000)}")
 
 
-def _bind(port: int, count: int) -> tuple[list[socket.socket], list[socket.socket]]:
+def _bind(host: str, port: int, count: int) -> tuple[list[socket.socket], list[socket.socket]]:
     sockets: list[socket.socket] = []
     guards: list[socket.socket] = []
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        probe = socket.socket()
+        probe = socket.socket(family)
         guards.append(probe)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((LOOPBACK, port))
+        probe.bind((host, port))
         port = probe.getsockname()[1]
         if count == 1:
             probe.listen(BACKLOG)
@@ -113,11 +122,11 @@ def _bind(port: int, count: int) -> tuple[list[socket.socket], list[socket.socke
             guard.bind(f"\0loopwright-port-{port}")
         probe.close()
         for _ in range(count):
-            shared = socket.socket()
+            shared = socket.socket(family)
             sockets.append(shared)
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            shared.bind((LOOPBACK, port))
+            shared.bind((host, port))
             shared.listen(BACKLOG)
         return sockets, guards[1:]
     except OSError:

@@ -98,6 +98,8 @@ class Scheduler:
         now = self.space.clock.now_us()
         if to_us < now:
             raise Conflict(f"the clock stands at {format_time(now)} already", code="clock.past", field="to")
+        if self._stopping.is_set():
+            raise Unavailable("control is stopping", code="control.stopping")
         asked: Future[ClockState] = Future()
         self._busy = True
         self._asked.put((to_us, asked))
@@ -114,15 +116,22 @@ class Scheduler:
             if asked is not None:
                 to_us, done = asked
                 self._guarded(self._advance, to_us, done)
-                if self.problem is not None and not done.done():
+                if self._stopping.is_set() and not done.done():
+                    done.set_result(self.state())
+                elif self.problem is not None and not done.done():
                     told = f"the loop does not settle: {self.problem}"
                     done.set_exception(LoopwrightError(told, code="loop.failed"))
+        while not self._asked.empty():  # who asked for more is told how far it has come
+            if (left := self._asked.get()) is not None:
+                left[1].set_result(self.state())
 
     def _guarded(self, work: Callable[..., None], *args: Any) -> None:
         self.problem = None
         try:
             work(*args)
         except Exception as error:  # noqa: BLE001 - the scheduler outlives a failed action, shows it and tries again
+            if self._stopping.is_set():
+                return
             traceback.print_exc(file=sys.stderr)
             self.problem = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
 
@@ -147,7 +156,7 @@ class Scheduler:
 
     def _advance(self, to_us: int, asked: Future[ClockState]) -> None:
         self._busy = True
-        while (now := self.space.clock.now_us()) < to_us:
+        while not self._stopping.is_set() and (now := self.space.clock.now_us()) < to_us:
             following = loop.next_moment(self.space)
             stop = to_us if following is None else min(to_us, max(following, now))
             self._move(stop)

@@ -1,232 +1,36 @@
-"""`lw up`: the supervisor over control, workers and the job server. It opens no database.
-
-It holds the sockets, so that a connection outlives the death of a worker; what dies is started again, and what
-lives ends with it.
-"""
+"""`lw up`, `lw down` and `lw restart`: the commands, and how the server is started as a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from loopwright.faces import client, output, processes
+from loopwright.faces import client, output, processes, supervisor, takeover
+from loopwright.faces.children import Plan, last_words
+from loopwright.faces.supervisor import DRAIN_S, taken
 from loopwright.kernel import settings as config
-from loopwright.kernel.clock import machine_us, monotonic_s
-from loopwright.kernel.errors import Conflict, LoopwrightError, NotFound, Timeout
-from loopwright.kernel.times import format_time
+from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.errors import LoopwrightError, NotFound, Timeout
 from loopwright.project import server
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
     from loopwright.faces.rooms import House
 
-CANNOT_START = 78  # a child that will not start for a reason that starting it again does not mend
 DATA_PORT = 4601
-DRAIN_S = 10.0
 READY_S = 60.0
-_BACK_OFF_S, _LONGEST_BACK_OFF_S, _HEALTHY_S = 0.1, 5.0, 10.0
-_LOG_LIMIT_BYTES = 10 << 20
+RESTART_S = 240.0
 
 PORT = click.IntRange(0, 65535)
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to start."""
-
-    root: Path
-    port: int
-    data_port: int
-    workers: int
-    jobs: int
-
-
-class Child:
-    """One process that is kept alive."""
-
-    def __init__(self, name: str, argv: list[str], fds: tuple[int, ...], log: Path) -> None:
-        self.name, self.argv, self.fds, self.log = name, argv, fds, log
-        self.process: subprocess.Popen[bytes] | None = None
-        self.failures = 0
-        self.started_s = 0.0
-        self.start_at_s = 0.0
-
-    def start(self, cwd: Path) -> None:
-        """Start it; what it prints goes to its log."""
-        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".old.log"))
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                self.argv,
-                pass_fds=self.fds,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=cwd,
-                preexec_fn=processes.tied(),
-            )
-        self.started_s = monotonic_s()
-
-    def died(self) -> int | None:
-        """Its exit status when it has just been found dead; says when to start it again."""
-        status = None if self.process is None else self.process.poll()
-        if status is None:
-            return None
-        self.process = None
-        self.failures = 1 if monotonic_s() - self.started_s > _HEALTHY_S else self.failures + 1
-        wait_s = 0.0 if self.failures == 1 else min(_LONGEST_BACK_OFF_S, _BACK_OFF_S * 2 ** (self.failures - 2))
-        self.start_at_s = monotonic_s() + wait_s
-        return status
-
-
-class Supervisor:
-    """Holds the sockets and the children until it is told to stop."""
-
-    def __init__(self, plan: Plan, lock_fd: int) -> None:
-        self.plan = plan
-        self.folder = server.run_folder(plan.root)
-        self._lock_fd = lock_fd
-        self._control, _ = processes.listen(plan.port)
-        self._data, self._guards = processes.listen(plan.data_port, plan.workers)
-        self.running = server.Running(
-            pid=os.getpid(),
-            control_url=_url(self._control[0]),
-            data_url=_url(self._data[0]),
-            started=format_time(machine_us()),
-        )
-        self._write_up()
-        self.children = self._planned()
-        self._woken, self._wake = socket.socketpair()
-        self.stopping = False
-
-    def _write_up(self) -> None:
-        fresh = self.folder / f"{server.UP}.new"
-        fresh.write_bytes(msgspec.json.encode(self.running))
-        fresh.replace(self.folder / server.UP)
-
-    def _planned(self) -> list[Child]:
-        root, python = str(self.plan.root), [sys.executable, "-m"]
-        fd = self._control[0].fileno()
-        control = [*python, "loopwright", "_control", "--root", root, "--fd", str(fd)]
-        control += ["--data-url", self.running.data_url]
-        children = [Child("control", control, (fd,), self.folder / "control.log")]
-        for slot, shared in enumerate(self._data):
-            fd = shared.fileno()
-            worker = [*python, "loopwright.serving.worker", "--home", str(self.plan.root / spaces.HOME)]
-            worker += ["--slot", str(slot), "--fd", str(fd)]
-            children.append(Child(f"worker-{slot}", worker, (fd,), self.folder / f"worker-{slot}.log"))
-        jobs = [*python, "loopwright", "_jobs", "--root", root, "--jobs", str(self.plan.jobs)]
-        children.append(Child("jobs", jobs, (), self.folder / "jobs.log"))
-        return children
-
-    def run(self) -> None:
-        """Keep the children alive until SIGTERM or SIGINT, then drain them.
-
-        Raises:
-            LoopwrightError: control or the job server says that it cannot start.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._told)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        self._wake.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        try:
-            while not self.stopping:
-                self._tend()
-                self._sleep()
-        finally:
-            self._drain()
-
-    def _told(self, number: int, frame: Any) -> None:
-        self.stopping = True
-
-    def _tend(self) -> None:
-        for child in self.children:
-            status = child.died()
-            if status == CANNOT_START:
-                raise LoopwrightError(f"{child.name} cannot start: {_last_words(child.log)}", code="up.start")
-            if status is not None:
-                click.echo(f"{child.name} ended with {status}; starting it again", err=True)
-            if child.process is None and monotonic_s() >= child.start_at_s:
-                child.start(self.plan.root)
-
-    def _sleep(self) -> None:
-        waits = [child.start_at_s - monotonic_s() for child in self.children if child.process is None]
-        timeout = max(0.0, min(waits)) if waits else None
-        if select.select([self._woken], [], [], timeout)[0]:
-            self._woken.recv(4096)
-
-    def _drain(self) -> None:
-        until = monotonic_s() + DRAIN_S
-        for names in ("jobs", "control", "worker"):  # the data plane answers until the last
-            some = [child for child in self.children if child.name.startswith(names) and child.process is not None]
-            for child in some:
-                _signal(child, signal.SIGTERM)
-            for child in some:
-                _wait(child, until)
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / server.UP).unlink()
-
-
-def _signal(child: Child, number: int) -> None:
-    if child.process is not None:
-        child.process.send_signal(number)
-
-
-def _wait(child: Child, until_s: float) -> None:
-    if child.process is None:
-        return
-    try:
-        child.process.wait(max(0.1, until_s - monotonic_s()))
-    except subprocess.TimeoutExpired:
-        child.process.kill()
-        child.process.wait()
-
-
-def _url(listening: socket.socket) -> str:
-    return f"http://{processes.LOOPBACK}:{listening.getsockname()[1]}"
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text("utf-8", "replace").strip().split("\n") if log.exists() else []
-    said = [line for line in lines if not line.startswith("  try: ")]
-    return said[-1].removeprefix("error: ") if said else "see " + str(log)
-
-
-def supervise(plan: Plan, say: Callable[[server.Running], None]) -> None:
-    """Be the `lw up` of a project until told to stop.
-
-    Raises:
-        NotFound: there is no project.
-        Conflict: another `lw up` runs here.
-    """
-    folder = server.run_folder(plan.root)
-    if not folder.is_dir():
-        raise NotFound(f"no loopwright project in {plan.root}", code="space.missing", hint="lw init")
-    lock_fd = processes.lock(folder / server.LOCK, wait_s=0.3)
-    if lock_fd is None:
-        raise taken(plan.root)
-    supervisor = Supervisor(plan, lock_fd)
-    say(supervisor.running)
-    supervisor.run()
-
-
-def taken(root: Path) -> Conflict:
-    """The error that says which `lw up` runs already."""
-    found = server.running(root)
-    where = f": process {found.pid}, {found.control_url}" if found else ""
-    return Conflict(f"`lw up` runs here already{where}", code="up.running", hint="lw down")
 
 
 def planned(root: Path, **given: int | None) -> Plan:
@@ -244,6 +48,7 @@ def planned(root: Path, **given: int | None) -> Plan:
         data_port=first("data_port", DATA_PORT),
         workers=max(1, first("workers", workers)),
         jobs=max(1, first("jobs", 1)),
+        host=settings.host,
     )
 
 
@@ -254,12 +59,10 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
         LoopwrightError: it ended before it answered.
         Timeout: it did not answer in a minute.
     """
-    argv = [sys.executable, "-m", "loopwright", "up", "--root", str(plan.root), "--port", str(plan.port)]
-    argv += ["--data-port", str(plan.data_port), "--workers", str(plan.workers), "--jobs", str(plan.jobs)]
     log = server.run_folder(plan.root) / "up.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            argv,
+            plan.argv(),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -278,7 +81,7 @@ def _answering(root: Path, process: subprocess.Popen[bytes], log: Path) -> serve
     until = monotonic_s() + READY_S
     while monotonic_s() < until:
         if process.poll() is not None:
-            raise LoopwrightError(f"`lw up` ended: {_last_words(log)}", code="up.start", hint=f"see {log}")
+            raise LoopwrightError(f"`lw up` ended: {last_words(log)}", code="up.start", hint=f"see {log}")
         found = server.running(root)
         if found is not None and found.pid == process.pid and _healthy(found):
             return found
@@ -323,10 +126,14 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.option("--workers", type=click.IntRange(1, 64), help="Processes that answer. [cores - 1]")
     @click.option("--jobs", type=click.IntRange(1, 64), help="Jobs that run at a time. [1]")
     @click.option("--detach", is_flag=True, help="Go on in the background; `lw down` stops it.")
+    @click.option("--resume", is_flag=True, hidden=True)
     @output.root
     @output.as_json
-    def up(root: str | None, detach: bool, as_json: bool, **given: int | None) -> None:
+    def up(root: str | None, detach: bool, resume: bool, as_json: bool, **given: int | None) -> None:
         """Serve, log and run the loop on this machine, until Ctrl-C or `lw down`."""
+        if resume:
+            _interrupted(supervisor.resume(Path(root or ".")))
+            return
         folder = spaces.find_root(Path(root or "."))
 
         def say(found: server.Running) -> None:
@@ -335,13 +142,18 @@ def command(house: Callable[[], House]) -> click.Command:
 
         plan = planned(folder, **given)
         if not detach:
-            supervise(plan, say)
+            _interrupted(supervisor.supervise(plan, say))
             return
         if server.running(folder) is not None:
             raise taken(folder)
         say(start(plan, detached=True)[1])
 
     return up
+
+
+def _interrupted(told: int) -> None:
+    if told == signal.SIGINT:
+        raise KeyboardInterrupt("`lw up` has stopped")
 
 
 def _told_where(found: server.Running) -> str:
@@ -365,3 +177,59 @@ def down(house: Callable[[], House]) -> click.Command:
         output.say(document, schema="lw.down/1", as_json=as_json, render=lambda _: text)
 
     return lower
+
+
+def restart(house: Callable[[], House]) -> click.Command:
+    """`lw restart`."""
+
+    @click.command("restart")
+    @output.root
+    @output.as_json
+    def renew(root: str | None, as_json: bool) -> None:
+        """Let the `lw up` of this project go on as the code that is installed now; no connection is refused."""
+        found = again(spaces.find_root(Path(root or ".")))
+        text = f"process {found.pid} goes on as loopwright {found.version}"
+        output.say(found, schema="lw.restart/1", as_json=as_json, render=lambda _: text)
+
+    return renew
+
+
+def again(root: Path) -> server.Running:
+    """Let a running `lw up` go on as the code that is installed now, and wait until all of it does.
+
+    Raises:
+        NotFound: none runs here.
+        LoopwrightError: the installed code cannot take over; what ran goes on.
+        Timeout: it took too long.
+    """
+    before = server.running(root)
+    if before is None:
+        raise NotFound("no `lw up` runs here", code="up.missing", hint="lw up")
+    os.kill(before.pid, signal.SIGUSR2)
+    until = monotonic_s() + RESTART_S
+    while monotonic_s() < until:
+        time.sleep(0.02)
+        found = server.running(root)
+        if found is None or found.pid != before.pid:
+            raise LoopwrightError("`lw up` ended meanwhile", code="up.ended", hint="lw up")
+        if found.generation > before.generation and found.restart == takeover.DONE:
+            return found
+        word, _, why = found.restart.partition(": ")
+        if why and found != before:
+            raise LoopwrightError(f"the restart was {word}: {why}", code=f"restart.{word}", hint="lw down, then lw up")
+    raise Timeout(f"`lw up` did not restart in {RESTART_S:.0f} s", code="restart.slow", hint="lw status")
+
+
+def ready(house: Callable[[], House]) -> click.Command:
+    """The hidden command by which newly installed code says whether it can take over."""
+
+    @click.command("_ready", hidden=True)
+    @click.option("--root", required=True)
+    def check(root: str) -> None:
+        from importlib import import_module
+
+        for name in ("faces.control", "faces.jobs", "faces.http", "faces.scheduler", "serving.worker"):
+            import_module(f"loopwright.{name}")
+        house().open(Path(root)).close()
+
+    return check

@@ -9,6 +9,7 @@ from loopwright.models.model import Card, Task
 
 Role = Literal["live", "shadow"]
 LogPromise = Literal["kept", "required"]
+PLACE_BYTES = 2048  # in a worker's lock file: for a report that the disk has no other room for
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,9 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         failed: why the route file of `failed_generation` could not be taken; empty when the newest was.
         unlogged: rows that were answered though the log did not take them.
         failed_syncs: how often the disk refused to keep what the log holds.
+        log_problem: why the log does not take rows now; empty when it does.
+        leaving: whether it only ends what is under way.
+        started_us: when it began, by the machine's clock.
     """
 
     slot: int
@@ -110,6 +114,9 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     failed_generation: int = 0
     unlogged: int = 0
     failed_syncs: int = 0
+    log_problem: str = ""
+    leaving: bool = False
+    started_us: int = 0
 
 
 class SealedLog(msgspec.Struct, frozen=True, kw_only=True):

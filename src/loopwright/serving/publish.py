@@ -22,6 +22,7 @@ from loopwright.serving.model import (
     WorkerReport,
 )
 from loopwright.store.blobs import replace_file
+from loopwright.store.locks import is_held
 from loopwright.store.space import Space
 
 ROUTE_FILE = "routes.json"
@@ -82,24 +83,11 @@ def workers(space: Space) -> list[WorkerReport]:
     for path in sorted(run_folder(space.home).glob("worker-*.json")):
         if not is_held(path.with_suffix(".lock")):
             continue
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            reports.append(msgspec.json.decode(path.read_bytes(), type=WorkerReport))
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            held = path.with_suffix(".lock").read_bytes()  # what the disk had no room for beside it
+            told = held if held.startswith(b"{") else path.read_bytes()
+            reports.append(msgspec.json.decode(told, type=WorkerReport))
     return sorted(reports, key=lambda report: report.slot)
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock file."""
-    try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
 
 
 def wait_applied(space: Space, generation: int, timeout_s: float = 30.0, *, clock_us: int | None = None) -> int:

@@ -18,16 +18,19 @@ from pathlib import Path
 
 import msgspec
 
+from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.serving import reload
 from loopwright.serving.engine import Engine
-from loopwright.serving.model import WorkerReport
+from loopwright.serving.model import PLACE_BYTES, WorkerReport
 from loopwright.serving.protocols.http import Server
 from loopwright.serving.protocols.oip import Oip, render
 from loopwright.store.blobs import replace_file
 
 POLL_S = 0.020
 TICK_S = 1.0
+DRAIN_S = 6.0
+_LAME_S = 1.0  # how long a connection must have been idle before a worker that gives way closes it
 BACKLOG = 1024
 _ROUTE_FILE = "routes.json"
 
@@ -35,7 +38,9 @@ _ROUTE_FILE = "routes.json"
 class Worker:
     """One process of the data plane."""
 
-    def __init__(self, home: Path, slot: int, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, home: Path, slot: int, listener: socket.socket, lock: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._lock = lock
         self._folder = home / "run"
         self._slot = slot
         self._listener = listener
@@ -54,6 +59,8 @@ class Worker:
         self._ready = False
         self._loading = False
         self._reported: WorkerReport | None = None
+        self._started_us = machine_us()
+        self._idle_s = 0.0
         self._stopped = asyncio.Event()
 
     def _later(self, work: Callable[[], None]) -> None:
@@ -62,7 +69,8 @@ class Worker:
     async def run(self) -> None:
         """Serve until told to stop, or until the supervisor is gone."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stopped.set)
+            self._loop.add_signal_handler(number, self._stop, 0.0)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._stop, _LAME_S)
         self._poll()
         while self._loading:
             await asyncio.sleep(POLL_S / 4)
@@ -74,15 +82,33 @@ class Worker:
             for pause_s, work in ((POLL_S, self._poll), (TICK_S, self._tick))
         ]
         await self._stopped.wait()
+        listening.close()  # the supervisor holds the socket: who connects now waits for the worker that follows
+        await self._drain()
         for timer in timers:
             timer.cancel()
-        listening.close()
         self._server.stop()
         self._ready = False
         await asyncio.sleep(0)
         self._engine.close()
         self._disk.shutdown(wait=True)
         self._loader.shutdown(wait=True)
+
+    def _stop(self, idle_s: float) -> None:
+        """Begin to leave; connections that have been idle for so long are closed."""
+        self._idle_s = idle_s
+        self._stopped.set()
+        self._report()
+
+    async def _drain(self) -> None:
+        """Answer what is under way and say on each connection that it ends; not for long, and not for an orphan."""
+        server, until = self._server, monotonic_s() + DRAIN_S
+        server.stopping = True
+        while server.connections and os.getppid() == self._parent and monotonic_s() < until:
+            server.flush()
+            for connection in list(server.connections):
+                if connection.idle and monotonic_s() - connection.since_s >= self._idle_s:
+                    connection.close()
+            await asyncio.sleep(POLL_S)
 
     async def _every(self, pause_s: float, work: Callable[[], None]) -> None:
         try:
@@ -139,11 +165,19 @@ class Worker:
             failed_generation=self._failed_number,
             unlogged=self._engine.unlogged,
             failed_syncs=self._engine.failed_syncs,
+            log_problem=self._engine.log_problem,
+            leaving=self._stopped.is_set(),
+            started_us=self._started_us,
         )
         if report != self._reported:
-            with contextlib.suppress(OSError):
-                replace_file(self._folder / f"worker-{self._slot}.json", msgspec.json.encode(report), durable=False)
-                self._reported = report
+            told = msgspec.json.encode(report)
+            try:
+                replace_file(self._folder / f"worker-{self._slot}.json", told, durable=False)
+                os.pwrite(self._lock, bytes(PLACE_BYTES), 0)
+            except OSError:
+                # A full disk: into the room that was taken for it at the start.
+                os.pwrite(self._lock, told.ljust(PLACE_BYTES, b" ")[:PLACE_BYTES], 0)
+            self._reported = report
 
 
 def _version() -> str:
@@ -157,6 +191,8 @@ def _hold(home: Path, slot: int) -> int:
     """Take the slot's lock, which says that its worker lives; the kernel lets it go with the process."""
     fd = os.open(home / "run" / f"worker-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):
+        os.pwrite(fd, bytes(PLACE_BYTES), 0)
     return fd
 
 
@@ -177,13 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listener = socket.socket(fileno=options.fd)
     listener.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options.home, options.slot, listener))
+        runner.run(_serve(options.home, options.slot, listener, lock))
     os.close(lock)
     return 0
 
 
-async def _serve(home: Path, slot: int, listener: socket.socket) -> None:
-    await Worker(home, slot, listener, asyncio.get_running_loop()).run()
+async def _serve(home: Path, slot: int, listener: socket.socket, lock: int) -> None:
+    await Worker(home, slot, listener, lock).run()
 
 
 if __name__ == "__main__":
