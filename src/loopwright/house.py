@@ -51,6 +51,7 @@ EVENTS_IN = (
     "project.model",
 )
 OPS_IN = (
+    "access.ops",
     "artifacts.ops",
     "data.ops",
     "runs.ops",

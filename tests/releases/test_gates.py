@@ -132,7 +132,7 @@ def test_a_permit_is_for_one_move_and_the_label_is_guarded(trained: World) -> No
         trained.space.write(lambda tx: names.move(tx, ME, "demo", "prod", 2))
     trained.space.write(lambda tx: clocks.advance(tx, "replay", tx.now_us() + 2 * moves.PERMIT_TTL_US))
     with pytest.raises(Forbidden, match="expired"):
-        trained.space.write(lambda tx: permits.verify(tx, row["id"], "endpoint:demo", "", "v1=1"))
+        trained.space.write(lambda tx: permits.use(tx, row["id"], "endpoint:demo", "", "v1=1"))
 
 
 def test_events_hold_no_words_of_people(trained: World) -> None:

@@ -80,6 +80,7 @@ PERMIT_ISSUED = EventKind("permit.issued@1", "a permit was given for {subject}: 
 INVITED = EventKind("user.invited@1", "{subject} was invited as {role} on {scope}")
 ENABLED = EventKind("user.enabled@1", "{subject} chose a password and may log in")
 DISABLED = EventKind("user.disabled@1", "{subject} may not come in any more")
+REINSTATED = EventKind("user.reinstated@1", "{subject} may come in again")
 GRANTED = EventKind("grant.given@1", "{subject} became {role} on {scope}")
 REVOKED = EventKind("grant.revoked@1", "{subject} is no longer {role} on {scope}")
 TOKEN_CREATED = EventKind("token.created@1", "{subject} was made: {role} on {scope}")
@@ -87,6 +88,6 @@ TOKEN_REVOKED = EventKind("token.revoked@1", "{subject} was revoked")
 SESSION_OPENED = EventKind("session.opened@1", "{subject} logged in")
 LOGIN_REFUSED = EventKind("login.refused@1", "{failures} logins of {subject} were refused")
 EVENTS = [
-    PERMIT_ISSUED, INVITED, ENABLED, DISABLED, GRANTED, REVOKED, TOKEN_CREATED, TOKEN_REVOKED, SESSION_OPENED,
-    LOGIN_REFUSED,
+    PERMIT_ISSUED, INVITED, ENABLED, DISABLED, REINSTATED, GRANTED, REVOKED, TOKEN_CREATED, TOKEN_REVOKED,
+    SESSION_OPENED, LOGIN_REFUSED,
 ]  # fmt: skip

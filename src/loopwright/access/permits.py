@@ -1,6 +1,6 @@
 """Permits: the rooms that move a guarded thing verify them here; releases gives them.
 
-A permit holds for one subject, one from-state and one to-state, until it expires.
+A permit holds for one subject, one from-state and one to-state, once, until it expires.
 """
 
 from typing import Any
@@ -53,11 +53,11 @@ def issue(
     return permit
 
 
-def verify(tx: Tx, permit: str | None, subject: str, from_state: str, to_state: str) -> Permit:
-    """The permit, when it allows exactly this move now.
+def use(tx: Tx, permit: str | None, subject: str, from_state: str, to_state: str) -> Permit:
+    """The permit, when it allows exactly this move now; it is used up by that, in this transaction.
 
     Raises:
-        Forbidden: there is none, or it is for another move, or it has expired.
+        Forbidden: there is none, or it is for another move, was used, or has expired.
     """
     move = f"{subject}: {from_state or 'nothing'} -> {to_state or 'nothing'}"
     row = None if permit is None else tx.one("SELECT * FROM permits WHERE id = ?", (permit,))
@@ -71,6 +71,11 @@ def verify(tx: Tx, permit: str | None, subject: str, from_state: str, to_state: 
         raise Forbidden(
             f"the permit for {move} expired at {format_time(row['expires_us'])}", code="permit.expired", hint="lw check"
         )
+    used = tx.one(
+        "UPDATE permits SET used_us = ? WHERE id = ? AND used_us IS NULL RETURNING id", (tx.now_us(), row["id"])
+    )
+    if used is None:
+        raise Forbidden(f"the permit for {move} was used", code="permit.used", hint="lw check")
     return Permit(
         id=row["id"],
         subject=subject,

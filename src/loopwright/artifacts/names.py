@@ -132,7 +132,7 @@ def move(
     if held == number:
         return
     if tx.one("SELECT 1 FROM label_guards WHERE name = ? AND label = ?", (name, label)):
-        permits.verify(tx, permit, f"{name}@{label}", "" if held is None else str(held), str(number))
+        permits.use(tx, permit, f"{name}@{label}", "" if held is None else str(held), str(number))
     tx.execute(
         "INSERT INTO label_moves(name, label, number, actor, at_us) VALUES (?, ?, ?, ?, ?)",
         (name, label, number, actor, tx.now_us()),

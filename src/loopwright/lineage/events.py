@@ -1,7 +1,9 @@
 """The ledger as people and other programs read it."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
+from loopwright.access.naming import naming
 from loopwright.kernel.event import Event
 from loopwright.kernel.times import format_time
 from loopwright.lineage.model import Line, Stable
@@ -41,18 +43,23 @@ def events(
             if not page or (limit and len(found) >= limit) or (len(page) < PAGE and not limit):
                 break
             after = page[-1].seq
-    return [_stable(event) for event in found] if stable else [line(event) for event in found]
+    return [_stable(event) for event in found] if stable else lines(space, found)
 
 
-def line(event: Event) -> Line:
-    """An event with its sentence."""
+def lines(space: Space, found: list[Event]) -> list[Line]:
+    """Events with their sentences, in which people have names."""
+    named = naming(space)
+    return [_line(event, named) for event in found]
+
+
+def _line(event: Event, named: Callable[[str], str]) -> Line:
     return Line(
         seq=event.seq,
         at=format_time(event.at_us),
         kind=event.kind,
         subject=event.subject,
         actor=event.actor,
-        sentence=ledger.sentence(event),
+        sentence=named(ledger.sentence(event)),
         data=event.data,
         cause=event.cause,
     )

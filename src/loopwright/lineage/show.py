@@ -9,7 +9,7 @@ from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Version
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound
 from loopwright.kernel.times import format_time
-from loopwright.lineage.events import line
+from loopwright.lineage.events import lines
 from loopwright.lineage.model import Line
 from loopwright.lineage.trace import run_of, trace, traced_run
 from loopwright.runs import service as runs
@@ -102,7 +102,7 @@ def _event(space: Space, ref: str) -> Shown:
         event = ledger.get(tx, int(number))
     if event is None:
         raise NotFound(f"no event {number}", code="event.missing", field="ref", hint="lw events")
-    return Shown(kind="event", ref=ref, facts=msgspec.to_builtins(line(event)))
+    return Shown(kind="event", ref=ref, facts=msgspec.to_builtins(lines(space, [event])[0]))
 
 
 def log(space: Space, actor: str, *, ref: str | None = None, limit: int = 50) -> list[Line]:
@@ -125,7 +125,7 @@ def log(space: Space, actor: str, *, ref: str | None = None, limit: int = 50) ->
             for subject in subjects:
                 found += ledger.read(tx, subject=subject, limit=100_000)
     found.sort(key=lambda event: -event.seq)
-    return [line(event) for event in found[:limit]]
+    return lines(space, found[:limit])
 
 
 def _subjects(space: Space, ref: str) -> list[str]:

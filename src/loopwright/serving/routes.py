@@ -135,7 +135,7 @@ def set(
             raise Invalid(f"{version.ref} is a {version.kind}, not a model", code="routes.kind", field="version")
     subject, states = subject_of(name), (state_of(before), state_of(routes))
     if states[0] != states[1]:
-        permits.verify(tx, permit, subject, *states)
+        permits.use(tx, permit, subject, *states)
     number = generation(tx) + 1
     tx.execute(
         "INSERT INTO route_sets(generation, endpoint, routes, actor, permit, at_us) VALUES (?, ?, ?, ?, ?, ?)",
