@@ -85,6 +85,8 @@ class Control:
         return [
             *out,
             Wire("GET", "/health", "control.read", self.health),
+            Wire("GET", "/health/live", "health.live", self.live),
+            Wire("GET", "/health/ready", "health.live", self.ready),
             Wire("GET", "/api/v1/clock", "control.read", self.clock),
             Wire("POST", "/api/v1/clock/advance", "clock.advance", self.advance),
             Wire("GET", "/api/v1/jobs/{action_id}", "jobs.read", self.job),
@@ -112,13 +114,32 @@ class Control:
         return {"action_id": action_id, "state": "queued", "at": f"/api/v1/jobs/{action_id}"}
 
     async def health(self, request: Request) -> Response:
-        """Whether control answers, and whether every worker does."""
+        """How every part does; `ready` says that predictions are answered and that control follows."""
         from loopwright.faces.http import answer
-        from loopwright.serving import publish
+        from loopwright.project import health
 
-        found = await asyncio.to_thread(publish.workers, self.space)
-        ready = bool(found) and all(report.ready for report in found)
-        return answer({"ready": ready, "workers": len(found), "problem": self.scheduler.problem})
+        found = await asyncio.to_thread(health.look, self.space)
+        workers = sum(part.name.startswith("worker-") for part in found.parts)
+        return answer({
+            "ready": found.ready, "workers": workers, "problem": self.scheduler.problem,
+            "state": found.state, "parts": found.parts,
+        })  # fmt: skip
+
+    async def live(self, request: Request) -> Response:
+        """That control answers."""
+        from loopwright.faces.http import answer
+
+        return answer({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """200 while predictions are answered and control follows, 503 else."""
+        from loopwright.faces.http import answer
+        from loopwright.project import health
+
+        found = await asyncio.to_thread(health.look, self.space)
+        if not found.ready:
+            raise Unavailable("not every part is there", code="up.not-ready", hint="lw status")
+        return answer({"ready": True})
 
     async def clock(self, request: Request) -> Response:
         """The Space's time, the next moment, and whether all that was due is done."""

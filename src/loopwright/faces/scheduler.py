@@ -5,6 +5,8 @@ One thread settles, one watches the database for changes that other processes ma
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import sys
 import threading
@@ -16,18 +18,20 @@ from typing import Any
 import msgspec
 
 from loopwright.audit import service as audit
-from loopwright.kernel.clock import monotonic_s
+from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
 from loopwright.kernel.times import SECOND, format_time
 from loopwright.loop import service as loop
 from loopwright.pipelines import queue as jobs
-from loopwright.serving import publish, routes, seal
+from loopwright.project import health
+from loopwright.serving import pager, publish, routes, seal
 from loopwright.store import clock as clocks
 from loopwright.store.space import Space
 
 ACTOR = "loop"
 SEAL, SEAL_EVERY_S = "serving.seal", 60.0
+TELL_EVERY_S = 2.0
 _LOOK_S, _LONGEST_WAIT_S, _RETRY_S, _JOB_LOOK_S = 0.05, 1.0, 1.0, 0.01
 
 
@@ -54,6 +58,10 @@ class Scheduler:
         self._stopping = threading.Event()
         self._published = (-1, -1)
         self._sealed_s = monotonic_s()
+        self._told_s = 0.0
+        self._started_us = self._looked_us = machine_us()
+        self._watching: str | None = None
+        self._pager = pager.Pager(ACTOR)
         self._threads = [
             threading.Thread(target=self._settle_for_ever, name="loopwright-scheduler", daemon=True),
             threading.Thread(target=self._watch, name="loopwright-watch", daemon=True),
@@ -132,12 +140,13 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - the scheduler outlives a failed action, shows it and tries again
             if self._stopping.is_set():
                 return
-            traceback.print_exc(file=sys.stderr)
+            _print()
             self.problem = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
 
     def _wait(self) -> tuple[int, Future[ClockState]] | None:
         """Wait for an order, or until something is due."""
         while not self._stopping.is_set():
+            self._looked_us = machine_us()
             try:
                 following = loop.next_moment(self.space)
             except Exception:  # noqa: BLE001 - settling meets it too, shows it and tries again
@@ -177,6 +186,7 @@ class Scheduler:
     def _submit(self, space: Space, action_id: str) -> None:
         """Wait until the job server has done the job of an action."""
         while not self._stopping.is_set():
+            self._looked_us = machine_us()
             job = jobs.get(space, action_id)
             if job is not None and job.state in ("finished", "failed"):
                 return
@@ -201,8 +211,28 @@ class Scheduler:
                 if monotonic_s() - self._sealed_s > SEAL_EVERY_S:
                     self._sealed_s = monotonic_s()
                     self._seal()
-            except Exception:  # noqa: BLE001 - a failed look is told in the log and looked again
-                traceback.print_exc(file=sys.stderr)
+                self._watching = None
+                if monotonic_s() - self._told_s > TELL_EVERY_S:
+                    self._told_s = monotonic_s()
+                    self._tell()
+                    self._pager.look(self.space)
+            except Exception as error:  # noqa: BLE001 - a failed look is told and looked again
+                _print()
+                self._watching = error.message if isinstance(error, LoopwrightError) else type(error).__name__
+                self._tell()
+                self._stopping.wait(_RETRY_S)
+
+    def _tell(self) -> None:
+        """Leave word of how it goes, for `lw status`; a disk that takes none of it makes the report old."""
+        with contextlib.suppress(OSError):
+            report = health.ControlReport(
+                pid=os.getpid(),
+                started_us=self._started_us,
+                looked_us=self._looked_us,
+                problem=self.problem,
+                watching=self._watching,
+            )
+            health.tell(self.space, report)
 
     def _seal(self) -> None:
         if seal.due(self.space):
@@ -216,3 +246,9 @@ class Scheduler:
             generation = routes.generation(tx)
         if generation != self._published[0]:
             self._publish(wait=False)
+
+
+def _print() -> None:
+    """What has just been caught, into the log, which a full disk may refuse."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc(file=sys.stderr)

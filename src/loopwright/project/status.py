@@ -6,7 +6,8 @@ from loopwright.artifacts import names
 from loopwright.kernel.errors import NotFound
 from loopwright.kernel.times import format_time
 from loopwright.monitors import queries as monitors
-from loopwright.project import service
+from loopwright.project import health, service
+from loopwright.project.health import Part
 from loopwright.project.server import Running, running
 from loopwright.releases import queries as releases
 from loopwright.serving import routes
@@ -24,7 +25,12 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the Space stands."""
+    """Where the Space stands.
+
+    Args:
+        state: of the worst part; `off` when no `lw up` runs.
+        parts: every process, queue and store that has a part in it.
+    """
 
     root: str
     clock: str
@@ -33,6 +39,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None
     names: dict[str, int]
     endpoints: list[EndpointStatus]
+    state: str
+    parts: list[Part]
 
 
 def status(space: Space, actor: str) -> Status:
@@ -41,6 +49,7 @@ def status(space: Space, actor: str) -> Status:
         project: str | None = service.accepted(space).entry
     except NotFound:
         project = None
+    found = health.look(space)
     newest = {name: names.newest(space, name) for name, _ in names.all_names(space)}
     return Status(
         root=str(space.root),
@@ -50,6 +59,8 @@ def status(space: Space, actor: str) -> Status:
         project=project,
         names={name: version.number for name, version in newest.items() if version is not None},
         endpoints=[_endpoint(space, spec.name) for spec in routes.endpoints(space)],
+        state=found.state,
+        parts=found.parts,
     )
 
 
@@ -81,4 +92,10 @@ def text(found: Status) -> str:
         held = ", HELD" if endpoint.held else ""
         lines.append(f"endpoint  {endpoint.name}: {endpoint.routes}{shadows}{held}")
         lines += [f"  ALARM   {reason}" for reason in endpoint.alarms]
+    lines.append("parts     " + ", ".join(part.name for part in found.parts if part.state == "ok") + ": ok")
+    for part in found.parts:
+        if part.state in ("degraded", "down"):
+            lines.append(f"  {part.state.upper():9} {part.name}: {part.detail}")
+        elif part.name in ("database", "blobs"):
+            lines.append(f"  {part.name}: {part.detail}")
     return "\n".join(lines)

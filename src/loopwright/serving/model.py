@@ -134,4 +134,10 @@ class SealedLog(msgspec.Struct, frozen=True, kw_only=True):
 ENDPOINT_DECLARED = EventKind("endpoint.declared@1", "{subject} was declared for {model}")
 ROUTES_CHANGED = EventKind("routes.changed@1", "{subject} is answered by {live}, in shadow {shadow}")
 LOG_SEALED = EventKind("prediction-log.sealed@1", "{rows} predictions of {subject} were sealed")
-EVENTS = [ENDPOINT_DECLARED, ROUTES_CHANGED, LOG_SEALED]
+LOG_FAILED = EventKind(
+    "prediction-log.failed@1", "the log of {subject} takes no rows; {unlogged} answers went unlogged so far"
+)
+LOG_RECOVERED = EventKind(
+    "prediction-log.recovered@1", "the log of {subject} takes rows again; {unlogged} answers went unlogged"
+)
+EVENTS = [ENDPOINT_DECLARED, ROUTES_CHANGED, LOG_SEALED, LOG_FAILED, LOG_RECOVERED]
