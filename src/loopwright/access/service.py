@@ -4,6 +4,7 @@ Actors: `local:<uid>` (the owner at this machine), `user:<id>`, `token:<id>`, `a
 """
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ SYSTEM_ACTORS = ("loop", "jobs", "replay")
 ANONYMOUS = "anonymous"
 # How long another process's change may stay unseen; a change made here is seen at once.
 STALE_S = 0.1
+_BACK = re.compile("[@~]")
 _SYSTEM = {
     name: Verdict(outcome="pass", check=CHECK, reason=f"{name} is a part of this Space") for name in SYSTEM_ACTORS
 }
@@ -130,10 +132,10 @@ def _refused(actor: str, action: str, reason: str) -> Forbidden:
 def subject_of(template: str, args: Mapping[str, Any]) -> str:
     """The subject that a template such as `endpoint:{endpoint}` names for these arguments.
 
-    Of an address such as `delay@3` the name alone counts; an argument that is not given makes it the whole Space.
+    Of an address such as `delay@3` or `delay~1` the name alone counts; an argument that is not given makes it the whole Space.
     """
     if not template:
         return ""
     kind, _, field = template.partition(":")
     value = args.get(field.strip("{}"))
-    return "" if value is None or value == "" else f"{kind}:{str(value).partition('@')[0]}"
+    return "" if value is None or value == "" else f"{kind}:{_BACK.split(str(value), maxsplit=1)[0]}"

@@ -58,9 +58,9 @@ def _fsck_text(report: check.FsckReport) -> str:
 
 OPS = [
     Op(fn=list_names, http="GET /api/v1/names", action="names.read"),
-    Op(fn=list_versions, http="GET /api/v1/names/{name}/versions", action="names.read"),
-    Op(fn=get_version, http="GET /api/v1/names/{name}/versions/{number}", action="names.read"),
-    Op(fn=list_label_moves, http="GET /api/v1/names/{name}/labels/{label}", action="names.read"),
+    Op(fn=list_versions, http="GET /api/v1/names/{name}/versions", action="names.read", subject="name:{name}"),
+    Op(fn=get_version, http="GET /api/v1/names/{name}/versions/{number}", action="names.read", subject="name:{name}"),
+    Op(fn=list_label_moves, http="GET /api/v1/names/{name}/labels/{label}", action="names.read", subject="name:{name}"),
     Op(
         fn=fsck,
         http="GET /api/v1/fsck",

@@ -12,4 +12,11 @@ def endpoint_state(space: Space, actor: str, *, endpoint: str) -> EndpointState:
     return service.state(space, valid_name(endpoint, "endpoint"))
 
 
-OPS = [Op(fn=endpoint_state, http="GET /api/v1/endpoints/{endpoint}/state", action="endpoints.read")]
+OPS = [
+    Op(
+        fn=endpoint_state,
+        http="GET /api/v1/endpoints/{endpoint}/state",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+    )
+]

@@ -33,4 +33,4 @@ def get_model(space: Space, actor: str, *, name: str, number: int) -> ModelVersi
     )
 
 
-OPS = [Op(fn=get_model, http="GET /api/v1/models/{name}/versions/{number}", action="names.read")]
+OPS = [Op(fn=get_model, http="GET /api/v1/models/{name}/versions/{number}", action="names.read", subject="name:{name}")]

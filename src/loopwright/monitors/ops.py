@@ -28,7 +28,22 @@ def list_flags(space: Space, actor: str, *, endpoint: str, since: str = "", unti
 
 
 OPS = [
-    Op(fn=quality, http="GET /api/v1/endpoints/{endpoint}/quality", action="endpoints.read"),
-    Op(fn=list_alarms, http="GET /api/v1/endpoints/{endpoint}/alarms", action="endpoints.read"),
-    Op(fn=list_flags, http="GET /api/v1/endpoints/{endpoint}/flags", action="endpoints.read"),
+    Op(
+        fn=quality,
+        http="GET /api/v1/endpoints/{endpoint}/quality",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+    ),
+    Op(
+        fn=list_alarms,
+        http="GET /api/v1/endpoints/{endpoint}/alarms",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+    ),
+    Op(
+        fn=list_flags,
+        http="GET /api/v1/endpoints/{endpoint}/flags",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+    ),
 ]

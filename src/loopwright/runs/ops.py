@@ -37,7 +37,7 @@ def get_console(space: Space, actor: str, *, run: str) -> dict[str, str]:
 
 OPS = [
     Op(fn=list_runs, http="GET /api/v1/runs", action="runs.read"),
-    Op(fn=get_run, http="GET /api/v1/runs/{run}", action="runs.read"),
-    Op(fn=list_points, http="GET /api/v1/runs/{run}/metrics", action="runs.read"),
-    Op(fn=get_console, http="GET /api/v1/runs/{run}/console", action="runs.read"),
+    Op(fn=get_run, http="GET /api/v1/runs/{run}", action="runs.read", subject="run:{run}"),
+    Op(fn=list_points, http="GET /api/v1/runs/{run}/metrics", action="runs.read", subject="run:{run}"),
+    Op(fn=get_console, http="GET /api/v1/runs/{run}/console", action="runs.read", subject="run:{run}"),
 ]

@@ -111,15 +111,34 @@ def _written_text(done: Any) -> str:
 
 OPS = [
     Op(fn=list_endpoints, http="GET /api/v1/endpoints", action="endpoints.read"),
-    Op(fn=get_endpoint, http="GET /api/v1/endpoints/{endpoint}", action="endpoints.read"),
-    Op(fn=list_routes, http="GET /api/v1/endpoints/{endpoint}/routes", action="endpoints.read"),
+    Op(
+        fn=get_endpoint, http="GET /api/v1/endpoints/{endpoint}", action="endpoints.read", subject="endpoint:{endpoint}"
+    ),
+    Op(
+        fn=list_routes,
+        http="GET /api/v1/endpoints/{endpoint}/routes",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+    ),
     Op(fn=list_workers, http="GET /api/v1/workers", action="endpoints.read"),
-    Op(fn=add_labels, http="POST /api/v1/endpoints/{endpoint}/labels", action="labels.add", shape="command"),
-    Op(fn=get_prediction, http="GET /api/v1/endpoints/{endpoint}/predictions/{id:path}", action="predictions.read"),
+    Op(
+        fn=add_labels,
+        http="POST /api/v1/endpoints/{endpoint}/labels",
+        action="labels.add",
+        subject="endpoint:{endpoint}",
+        shape="command",
+    ),
+    Op(
+        fn=get_prediction,
+        http="GET /api/v1/endpoints/{endpoint}/predictions/{id:path}",
+        action="predictions.read",
+        subject="endpoint:{endpoint}",
+    ),
     Op(
         fn=write_predictions,
         http="POST /api/v1/endpoints/{endpoint}/predictions/files",
         action="predictions.export",
+        subject="endpoint:{endpoint}",
         cli="predictions",
         shape="command",
         positional=("endpoint",),
