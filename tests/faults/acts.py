@@ -1,0 +1,181 @@
+"""What the fault tests do with a project besides its commands, and what they read of it; runs in a copy of the driver."""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ENDPOINT = "small"
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+# Made once and kept while the project lives, whatever happens: locks, the database, the keys, what is served now.
+_STANDING = re.compile(
+    r"gate|space\.db(-wal|-shm)?|\.gitignore|keys/[^/]+|blobs/[0-9a-f]{2}/[0-9a-f]{64}|spool/[^/]+/[^/]+\.spool"
+    r"|projects/[0-9a-f]{64}/.+|run/(jobs\.lock|routes\.lock|routes\.json|gc\.lock|access\.json|blobs\.lock)"
+)
+
+
+def spools(house: Any, first: int, rows: int) -> list[str]:
+    """Log rows as two workers do, let go of the spools, and return the requests' ids."""
+    from loopwright.kernel.times import MINUTE
+    from loopwright.serving.record import Columns, LogRow
+    from loopwright.serving.spool import Spool
+
+    space = house.open()
+    columns, now = Columns(("x", "shop"), ("float64", "string")), space.clock.now_us()
+    names = []
+    for slot in (0, 1):
+        spool = Spool(space.home, ENDPOINT, slot, lambda work: work())
+        for number in range(first, first + rows):
+            at, name = now + number * MINUTE, f"ask-{slot}-{number}"
+            row = LogRow(spool.next_id(at), at, at, name, 1, 1, None, [number / 7, "north"])
+            row.scores = {1: number / 1000}
+            spool.append(columns, [row])
+            names.append(name)
+        spool.rotate()
+    return names
+
+
+def seal(house: Any) -> dict[str, Any]:
+    """Seal the spools, as the job does."""
+    done: dict[str, Any] = house.jobs()["serving.seal"](house.open(), {}, lambda *_: None)
+    return done
+
+
+def register(house: Any, name: str, text: str) -> dict[str, Any]:
+    """Register a tree of two files under a name, as a library user does."""
+    from loopwright.artifacts import names
+    from loopwright.artifacts import service as artifacts
+
+    space = house.open()
+    files = {"notes.txt": text.encode(), "more/notes.txt": text.encode() * 500}
+    tree = artifacts.put_tree(space, files, kind="notes", meta={})
+    version = space.write(lambda tx: names.register(tx, "local:me", name, tree, always=False))
+    return {"version": version.number, "digest": version.digest}
+
+
+def promote(house: Any, version: int) -> str:
+    """Let a version take the place of the champion, as a finished canary does."""
+    from loopwright.kernel.verdict import Verdict
+    from loopwright.releases import desk as desks
+    from loopwright.releases import machine, moves, service
+    from loopwright.serving import publish
+
+    space = house.open()
+
+    def act(tx: Any) -> None:
+        desk = desks.find(tx, ENDPOINT)
+        going = service.open_rollout(tx, desk, version, 1, at_us=tx.now_us())
+        verdict = Verdict(outcome="pass", check="asked", reason="the tests need two reigns")
+        moves.apply(tx, desk, machine.Move(kind="promote", rollout=going, verdict=verdict), tx.now_us())
+
+    space.write(act)
+    publish.publish(space)
+    return "promoted"
+
+
+def state(house: Any) -> dict[str, Any]:
+    """All that was promised to be kept, without ids and times that each run makes anew."""
+    from loopwright.serving import predictions, routes
+
+    space = house.open()
+    with space.read() as tx:
+        out: dict[str, Any] = {
+            "versions": [list(r) for r in tx.query("SELECT name, number, digest FROM versions ORDER BY name, number")],
+            "labels": [list(r) for r in tx.query("SELECT endpoint, ref, value FROM labels ORDER BY seq")],
+            "moves": [list(r) for r in tx.query("SELECT name, label, number FROM label_moves ORDER BY seq")],
+            "sealed": [list(r) for r in tx.query("SELECT spool, rows FROM prediction_log ORDER BY spool")],
+            "reigns": [list(r) for r in tx.query("SELECT version, ended FROM reigns ORDER BY seq")],
+            "runs": [list(r) for r in tx.query("SELECT name, metrics FROM runs WHERE state = 'finished' ORDER BY id")],
+            "events": [list(r) for r in tx.query(_EVENTS)],
+        }
+        out["routes"] = routes.state_of(routes.routes_in(tx, ENDPOINT))
+    out["served"] = _served(space.home)
+    with predictions.connect() as con:
+        logged = "in_x" in predictions.view(con, space, ENDPOINT)
+        out["predictions"] = [list(r) for r in con.execute(_ROWS).fetchall()] if logged else []
+    return out
+
+
+_ROWS = "SELECT request_id, score, in_x, in_shop FROM predictions ORDER BY at_us, request_id"
+_EVENTS = "SELECT kind, COUNT(*) FROM events WHERE kind NOT LIKE 'run.%' GROUP BY kind ORDER BY kind"
+
+
+def _served(home: Path) -> Any:
+    """What workers are told to serve; a command that says it is done has told them."""
+    import msgspec
+
+    path = home / "run" / "routes.json"
+    if not path.exists():
+        return None
+    found = msgspec.json.decode(path.read_bytes())
+    return [[route["version"] for route in endpoint["routes"]] for endpoint in found["endpoints"]]
+
+
+def blobs(house: Any) -> dict[str, str]:
+    """The SHA-256 of every blob, read past the package."""
+    folder = house.open().home / "blobs"
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("??/*")}
+
+
+def readable(house: Any, digests: list[str]) -> dict[str, str]:
+    """The SHA-256 of blobs as the package hands them out; what it refuses is left out."""
+    from loopwright.kernel.errors import LoopwrightError
+
+    space, out = house.open(), {}
+    for digest in digests:
+        try:
+            out[digest] = hashlib.sha256(space.blobs.read(digest)).hexdigest()
+        except LoopwrightError as error:
+            out[digest] = f"refused: {error.code}"
+    return out
+
+
+def leftover(house: Any) -> list[str]:
+    """Files that no whole act leaves: half-made ones, and blobs that nothing names. Reads every text of the database."""
+    space = house.open()
+    space.close()
+    home = space.home
+    found = []
+    named = set(_reached(home))
+    for path in sorted(home.rglob("*")):
+        name = path.relative_to(home).as_posix()
+        if path.is_dir():
+            if name.startswith(("tmp/", "runs/")):
+                found.append(name + "/")
+            continue
+        if not _STANDING.fullmatch(name) or (name.startswith("blobs/") and path.name not in named):
+            found.append(name)
+    extra = {p.name for p in home.parent.iterdir()} - KNOWN
+    return found + sorted(extra)
+
+
+KNOWN = {
+    *("project.py", "loopwright.toml", "notes.txt", "asks.csv", "outcomes.csv", "labels.csv", "more.csv"),
+    *("__pycache__", ".loopwright", "batch.ndjson"),
+}
+
+
+def _reached(home: Path) -> Iterator[str]:
+    """Every digest that the database names, and those that the trees among them name."""
+    con = sqlite3.connect(f"file:{home / 'space.db'}?mode=ro", uri=True)
+    tables = [r[0] for r in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    waiting = set()
+    for table in tables:
+        if table == "artifacts":
+            continue  # a row there says what a blob is, not that anybody wants it
+        for row in con.execute(f"SELECT * FROM {table}"):
+            for value in row:
+                waiting.update(_DIGEST.findall(value) if isinstance(value, str) else ())
+    con.close()
+    seen = set()
+    while waiting:
+        digest = waiting.pop()
+        seen.add(digest)
+        path = home / "blobs" / digest[:2] / digest
+        if path.exists() and path.stat().st_size < 1 << 20:
+            data = path.read_bytes()
+            if b"loopwright-tree-1" in data[:60]:
+                waiting.update(set(_DIGEST.findall(data.decode("utf-8", "replace"))) - seen)
+    yield from seen
