@@ -64,7 +64,7 @@ def add(
         Unsupported: it is neither CSV nor Parquet.
         Conflict: the name is another's, or the file changed while it was read.
     """
-    access.require(space, actor, "data.add", str(path))
+    access.require(space, actor, "data.add", f"name:{name}" if name else "")
     file = locate(space, path)
     implied = declaration is None and name is None
     name = valid_name(name or (declaration.name if declaration else name_of(file.name)))

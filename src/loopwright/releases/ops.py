@@ -1,5 +1,6 @@
 """Op rows of releases: check, deploy, rollback, hold, verdicts."""
 
+from loopwright.access import service as access
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.op import Op, Progress, silent
 from loopwright.kernel.verdict import Verdict
@@ -17,6 +18,7 @@ def check(space: Space, actor: str, *, ref: str, progress: Progress = silent) ->
     Args:
         ref: an endpoint (its newest version), or a version such as delay@3.
     """
+    _require(space, actor, "endpoints.check", ref)
     return service.check(space, ref)
 
 
@@ -27,9 +29,16 @@ def deploy(space: Space, actor: str, *, ref: str, shadow: bool = False, progress
         ref: an endpoint (its newest version), or a version such as delay@3.
         shadow: only let it go along in shadow, so that it collects paired days.
     """
+    _require(space, actor, "endpoints.deploy", ref)
     if shadow:
         return service.shadow(space, actor, ref)
     return service.deploy(space, actor, ref)
+
+
+def _require(space: Space, actor: str, action: str, ref: str) -> None:
+    """Ask again once it is known which endpoint an address means: a model's name may stand for another's."""
+    desk, _ = service.find(space, ref)
+    access.require(space, actor, action, desk.subject)
 
 
 def rollback(space: Space, actor: str, *, endpoint: str) -> Released:
