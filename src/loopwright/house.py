@@ -14,7 +14,7 @@ from loopwright.kernel import settings as config
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.op import Op, Progress
-from loopwright.store import ledger
+from loopwright.store import ledger, roots
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ MIGRATIONS_IN = {
     "audit": "audit.service",
     "loop": "loop.queries",
     "project": "project.service",
+    "faces": "faces.repeats",
 }
 EVENTS_IN = (
     "store.clock",
@@ -66,6 +67,15 @@ OPS_IN = (
     "project.ops",
 )
 JOBS_IN = ("serving.seal", "monitors.blocks", "monitors.windows", "releases.evidence", "loop.jobs")
+ROOTS_IN = (
+    "artifacts.names",
+    "runs.queries",
+    "runs.current",
+    "pipelines.queue",
+    "serving.queries",
+    "project.service",
+)
+LEFTOVERS_IN = ("runs.service", "pipelines.queue", "serving.seal", "project.service")
 
 JobHandler = Callable[["Space", dict[str, Any], Progress], dict[str, Any]]
 
@@ -145,3 +155,6 @@ def init(root: Path, settings: config.Settings | None = None) -> "Space":
 
 spaces.set_opener(open)
 ledger.set_kinds(events)
+roots.set_sources(
+    lambda: [_module(name).ROOTS for name in ROOTS_IN], lambda: [_module(name).LEFTOVERS for name in LEFTOVERS_IN]
+)

@@ -57,6 +57,7 @@ ASKED: dict[str, dict[str, Any]] = {
 # ops that would change what is served, or that run as jobs: asked for what is not there, they must refuse alike
 REFUSED: dict[str, dict[str, Any]] = {
     "project.run_target": {"target": "nothing"},
+    "artifacts.gc": {"grace": "nothing"},
     "releases.check": {"ref": "nothing"},
     "releases.deploy": {"ref": "nothing"},
     "releases.rollback": {"endpoint": "nothing"},

@@ -44,4 +44,7 @@ class LabelMove(msgspec.Struct, frozen=True, kw_only=True):
 
 VERSION_REGISTERED = EventKind("version.registered@1", "{subject} was registered ({kind})")
 LABEL_MOVED = EventKind("label.moved@1", "{subject} now points at version {number}")
-EVENTS = [VERSION_REGISTERED, LABEL_MOVED]
+STORE_CLEANED = EventKind(
+    "store.cleaned@1", "{blobs} blobs and {files} files that nothing referred to were taken away, {bytes} bytes"
+)
+EVENTS = [VERSION_REGISTERED, LABEL_MOVED, STORE_CLEANED]

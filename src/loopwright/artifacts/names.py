@@ -1,13 +1,16 @@
 """Names: lines of numbered versions, and labels on them with their history."""
 
 import re
+from collections.abc import Iterator
 
 from loopwright.access import permits
+from loopwright.artifacts import service
 from loopwright.artifacts.model import LABEL_MOVED, VERSION_REGISTERED, Artifact, LabelMove, Version
 from loopwright.kernel.errors import Conflict, Invalid, NotFound
 from loopwright.kernel.ids import valid_name
 from loopwright.store import ledger
 from loopwright.store.database import Row, Tx
+from loopwright.store.roots import Root
 from loopwright.store.space import Space
 
 _REF = re.compile(r"(?P<name>[^@~]+)(?:@(?P<at>[0-9]{1,9}|[^@~]*[^0-9@~][^@~]*))?(?:~(?P<back>[0-9]{1,6}))?")
@@ -20,6 +23,7 @@ def register(
 
     Raises:
         Conflict: the name is of another kind.
+        NotFound: the artifact is not here, or has been cleaned away since it was found.
     """
     valid_name(name)
     kind = tx.value("SELECT kind FROM names WHERE name = ?", (name,))
@@ -35,6 +39,7 @@ def register(
     last = _last(tx, name)
     if last is not None and not always and last.digest == artifact.digest:
         return last
+    service.find(tx, artifact.digest, artifact.kind)
     number = 1 if last is None else last.number + 1
     now = tx.now_us()
     tx.execute(
@@ -181,3 +186,12 @@ def _version(row: Row) -> Version:
         run=row["run"],
         at_us=row["at_us"],
     )
+
+
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """The artifacts that versions hold."""
+    for row in tx.query("SELECT digest, name, number FROM versions"):
+        yield Root(row["digest"], "version", f"{row['name']}@{row['number']}")
+
+
+ROOTS = roots

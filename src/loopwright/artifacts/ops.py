@@ -1,12 +1,13 @@
-"""Op rows of artifacts: names, versions, labels, fsck."""
+"""Op rows of artifacts: names, versions, labels, fsck, gc."""
 
 import msgspec
 
 from loopwright.artifacts import fsck as check
+from loopwright.artifacts import gc as cleaning
 from loopwright.artifacts import names
 from loopwright.artifacts.model import LabelMove, Version
 from loopwright.kernel.ids import valid_name
-from loopwright.kernel.op import Op
+from loopwright.kernel.op import Op, Progress, silent
 from loopwright.store.space import Space
 
 
@@ -56,6 +57,34 @@ def _fsck_text(report: check.FsckReport) -> str:
     return "\n".join(lines)
 
 
+def gc(
+    space: Space,
+    actor: str,
+    *,
+    dry_run: bool = False,
+    grace: str = cleaning.GRACE,
+    alone: bool = False,
+    progress: Progress = silent,
+) -> cleaning.GcReport:
+    """Take away blobs that nothing refers to and files that killed processes left, once they are older than the grace.
+
+    Args:
+        dry_run: only say what would go.
+        grace: how old something must be, such as 14d; under 1h nobody else may have the project open.
+        alone: of a shared store with a short grace: no other host has the project open.
+    """
+    return cleaning.gc(space, actor, dry_run=dry_run, grace=grace, alone=alone, progress=progress)
+
+
+def _gc_text(report: cleaning.GcReport) -> str:
+    kept = ", ".join(f"{count} for a {kind}" for kind, count in report.kept.items()) or "none"
+    verb = "would be taken away" if report.dry_run else "taken away"
+    lines = [f"{report.blobs} blobs: {kept}; {report.young} are referred to by nothing but younger than {report.grace}"]
+    lines += [f"  {item.what} {item.name}: {item.reason} ({item.size_bytes} bytes)" for item in report.removed]
+    lines.append(f"{len(report.removed)} {verb}, {report.freed_bytes} bytes")
+    return "\n".join(lines)
+
+
 OPS = [
     Op(fn=list_names, http="GET /api/v1/names", action="names.read"),
     Op(fn=list_versions, http="GET /api/v1/names/{name}/versions", action="names.read", subject="name:{name}"),
@@ -69,5 +98,14 @@ OPS = [
         schema="lw.fsck/1",
         render=_fsck_text,
         exit_code=lambda report: 0 if report.ok else 1,
+    ),
+    Op(
+        fn=gc,
+        http="POST /api/v1/gc",
+        action="store.clean",
+        cli="gc",
+        shape="job",
+        schema="lw.gc/1",
+        render=_gc_text,
     ),
 ]

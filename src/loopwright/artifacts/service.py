@@ -1,15 +1,17 @@
 """Put, get and read artifacts. The blob is durable before the row that names it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from loopwright.artifacts import condemned
 from loopwright.artifacts.model import Artifact
 from loopwright.kernel import canonical
-from loopwright.kernel.errors import Corrupt, Invalid, NotFound
+from loopwright.kernel.errors import Corrupt, Invalid, NotFound, Unavailable
 from loopwright.kernel.ids import valid_path
 from loopwright.store.blobs import is_digest, replace_file
 from loopwright.store.database import Tx
@@ -32,15 +34,25 @@ MIGRATIONS = [
     CREATE INDEX label_moves_name ON label_moves(name, label, seq);
     CREATE TABLE label_guards(name TEXT NOT NULL, label TEXT NOT NULL, PRIMARY KEY (name, label))
     """,
+    """
+    ALTER TABLE artifacts ADD COLUMN put_us BIGINT NOT NULL DEFAULT 0;
+    CREATE TABLE condemned(digest TEXT PRIMARY KEY, at_us BIGINT NOT NULL, removed_us BIGINT)
+    """,
 ]
 
 Content = bytes | Path
+_TRIES = 10
 
 
 def put_blob(space: Space, content: Content, *, kind: str, meta: Mapping[str, Any]) -> Artifact:
     """Store one blob as an artifact of a kind."""
-    digest, size = _store(space, content)
-    return _record(space, Artifact(digest=digest, kind=kind, size_bytes=size, is_tree=False, meta=dict(meta)))
+
+    def put() -> tuple[Artifact, list[str]]:
+        digest, size = _store(space, content)
+        made = Artifact(digest=digest, kind=kind, size_bytes=size, is_tree=False, meta=dict(meta))
+        return made, [digest]
+
+    return _kept(space, put)
 
 
 def put_tree(space: Space, files: Mapping[str, Content | str], *, kind: str, meta: Mapping[str, Any]) -> Artifact:
@@ -48,18 +60,19 @@ def put_tree(space: Space, files: Mapping[str, Content | str], *, kind: str, met
 
     Raises:
         Invalid: a path leaves the tree, or one is a folder of another.
+        NotFound: a blob that a digest names is not here.
     """
-    listing: dict[str, tuple[str, int]] = {}
-    for path in sorted(files):
+    for path in files:
         valid_path(path)
-        content = files[path]
-        if isinstance(content, str):
-            listing[path] = (content, os.stat(space.blobs.path(content)).st_size)
-        else:
-            listing[path] = _store(space, content)
-    digest = space.blobs.put_bytes(encode_tree(listing))
-    size = sum(size for _, size in listing.values())
-    return _record(space, Artifact(digest=digest, kind=kind, size_bytes=size, is_tree=True, meta=dict(meta)))
+
+    def put() -> tuple[Artifact, list[str]]:
+        listing = {path: _store(space, files[path]) for path in sorted(files)}
+        digest = space.blobs.put_bytes(encode_tree(listing))
+        size = sum(size for _, size in listing.values())
+        made = Artifact(digest=digest, kind=kind, size_bytes=size, is_tree=True, meta=dict(meta))
+        return made, [digest, *(file for file, _ in listing.values())]
+
+    return _kept(space, put)
 
 
 def encode_tree(listing: Mapping[str, tuple[str, int]]) -> bytes:
@@ -185,18 +198,36 @@ def materialise(space: Space, digest: str, folder: Path) -> Path:
     return folder
 
 
-def _store(space: Space, content: Content) -> tuple[str, int]:
+def _store(space: Space, content: Content | str) -> tuple[str, int]:
+    if isinstance(content, str):
+        if not space.blobs.renew(content):
+            raise NotFound(f"no whole blob {content}", code="blob.missing", hint="lw fsck")
+        return content, space.blobs.size(content)
     if isinstance(content, Path):
         digest = space.blobs.put_file(content)
-        return digest, os.stat(space.blobs.path(digest)).st_size
+        return digest, space.blobs.size(digest)
     return space.blobs.put_bytes(content), len(content)
 
 
-def _record(space: Space, artifact: Artifact) -> Artifact:
-    def insert(tx: Tx) -> None:
+def _kept(space: Space, put: Callable[[], tuple[Artifact, list[str]]]) -> Artifact:
+    """Put and record; what a cleaning takes away between the two is put once more."""
+    seen: condemned.Removed = {}
+    for _ in range(_TRIES):
+        artifact, digests = put()
+        taken = space.write(partial(_record, artifact=artifact, digests=digests, seen=seen))
+        if not taken:
+            return get(space, artifact.digest, artifact.kind)
+        seen.update(condemned.wait(space, taken))
+    raise Unavailable("a cleaning takes away what is stored, again and again", code="blob.condemned", hint="lw gc")
+
+
+def _record(tx: Tx, artifact: Artifact, digests: list[str], seen: condemned.Removed) -> list[str]:
+    """Write the row; returns the digests that a cleaning has taken since they were put, and then writes nothing."""
+    taken = condemned.taken(tx, digests, seen)
+    if not taken:
         tx.execute(
-            "INSERT INTO artifacts(digest, kind, size_bytes, is_tree, meta, at_us) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (digest, kind) DO NOTHING",
+            "INSERT INTO artifacts(digest, kind, size_bytes, is_tree, meta, at_us, put_us) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (digest, kind) DO UPDATE SET put_us = excluded.put_us",
             (
                 artifact.digest,
                 artifact.kind,
@@ -204,8 +235,7 @@ def _record(space: Space, artifact: Artifact) -> Artifact:
                 int(artifact.is_tree),
                 msgspec.json.encode(artifact.meta, order="deterministic").decode(),
                 tx.now_us(),
+                tx.machine_us(),
             ),
         )
-
-    space.write(insert)
-    return get(space, artifact.digest, artifact.kind)
+    return taken

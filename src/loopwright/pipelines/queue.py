@@ -3,7 +3,7 @@
 The job server holds a lock, so there are no leases: what it finds running when it starts was cut off, and runs again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,8 @@ from loopwright.kernel.errors import Conflict, Invalid
 from loopwright.kernel.ids import new_id
 from loopwright.pipelines.model import Job, JobState
 from loopwright.store.database import Row, Tx
+from loopwright.store.locks import is_held
+from loopwright.store.roots import Leftover, Root, digests_in
 from loopwright.store.space import Space
 
 MAX_RETRIES = 2
@@ -165,3 +167,25 @@ def _job(row: Row) -> Job:
         started_us=row["started_us"],
         finished_us=row["finished_us"],
     )
+
+
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """What jobs were asked for with, and what they answered."""
+    for row in tx.query("SELECT id, args, result FROM jobs"):
+        for digest in digests_in(f"{row['args']} {row['result']}"):
+            yield Root(digest, "job", row["id"])
+
+
+def leftovers(space: Space) -> Iterator[Leftover]:
+    """The folders of jobs that ended and printed nothing, and the locks of steps that nobody runs."""
+    with space.read() as tx:
+        busy = {row["id"] for row in tx.query("SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
+    for folder in (space.home / "runs").glob("job_*"):
+        if folder.name not in busy and not any(path.stat().st_size for path in folder.iterdir()):
+            yield Leftover(folder, "a job that printed nothing")
+    for path in (space.home / "run").glob("step-*.lock"):
+        if not is_held(path):
+            yield Leftover(path, "the lock of a step that ended")
+
+
+ROOTS, LEFTOVERS = roots, leftovers

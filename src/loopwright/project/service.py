@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from loopwright.serving import routes
 from loopwright.serving.model import EndpointSpec
 from loopwright.store import ledger
 from loopwright.store.database import Tx
+from loopwright.store.roots import Leftover, Root
 from loopwright.store.space import Space
 
 MIGRATIONS = [
@@ -165,3 +167,23 @@ def _last(tx: Tx) -> AcceptedProject | None:
         return None
     code = Code(commit=row["commit_id"], dirty=bool(row["dirty"]), diff=row["diff"], project=row["digest"])
     return AcceptedProject(digest=row["digest"], entry=row["entry"], code=code, at_us=row["at_us"])
+
+
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """The projects that were accepted, with what differed from their commits."""
+    for row in tx.query("SELECT seq, digest, diff FROM projects"):
+        yield Root(row["digest"], "project", f"accepted {row['seq']}")
+        if row["diff"] is not None:
+            yield Root(row["diff"], "project", f"accepted {row['seq']}")
+
+
+def leftovers(space: Space) -> Iterator[Leftover]:
+    """The folders of projects that another has followed; they can be written out again."""
+    with space.read() as tx:
+        last = _last(tx)
+    for folder in (space.home / "projects").iterdir():
+        if last is None or folder.name != last.digest:
+            yield Leftover(folder, "a project that another has followed")
+
+
+ROOTS, LEFTOVERS = roots, leftovers

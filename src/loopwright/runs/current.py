@@ -23,6 +23,8 @@ from loopwright.kernel.ids import valid_path
 from loopwright.kernel.times import MINUTE
 from loopwright.runs.model import Point
 from loopwright.store import frames
+from loopwright.store.database import Tx
+from loopwright.store.roots import Root
 from loopwright.store.space import Space
 
 METRICS, FILES, CONSOLE, LOCK = "metrics.frames", "files.frames", "console.txt", "lock"
@@ -178,6 +180,15 @@ def seal(space: Space, run_id: str) -> Logged:
     return msgspec.structs.replace(logged, sealed=sealed)
 
 
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """The files that runs have logged which have not ended."""
+    for folder in (space.home / "runs").glob("run_*"):
+        with contextlib.suppress(FileNotFoundError):
+            for digest in so_far(space, folder.name).files.values():
+                yield Root(digest, "run", folder.name)
+
+
+ROOTS = roots
 _here: ContextVar[Recorder | None] = ContextVar("loopwright_run", default=None)
 _newest: list[Recorder] = []
 

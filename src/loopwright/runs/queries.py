@@ -1,6 +1,7 @@
 """The table of runs: its SQL and its rows as structs."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -8,6 +9,8 @@ import msgspec
 from loopwright.kernel.errors import NotFound
 from loopwright.runs.model import Code, Failure, Output, Run
 from loopwright.store.database import Row, Tx
+from loopwright.store.roots import Root, digests_in
+from loopwright.store.space import Space
 
 MIGRATIONS = [
     """
@@ -136,3 +139,13 @@ def read(row: Row) -> Run:
         parent=row["parent"],
         cause=row["cause"],
     )
+
+
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """What runs were made from and made."""
+    for row in tx.query("SELECT id, inputs, outputs, files, sealed, code, params FROM runs"):
+        for digest in digests_in(" ".join(row[number] for number in range(1, 7))):
+            yield Root(digest, "run", row["id"])
+
+
+ROOTS = roots

@@ -1,5 +1,6 @@
 """Starting, ending and reading runs."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,7 @@ from loopwright.runs.model import (
 )
 from loopwright.store import ledger
 from loopwright.store.database import Tx
+from loopwright.store.roots import Leftover
 from loopwright.store.space import Space
 
 MAX_PAGE = 1000
@@ -125,6 +127,18 @@ def sweep(space: Space) -> list[str]:
         space.write(end)
     current.clear(space, set(found) - set(gone))
     return gone
+
+
+def leftovers(space: Space) -> Iterator[Leftover]:
+    """The folders of runs that have ended."""
+    with space.read() as tx:
+        found = set(queries.running(tx))
+    for folder in (space.home / "runs").glob("run_*"):
+        if folder.name not in found and not current.alive(space, folder.name):
+            yield Leftover(folder, "a run that ended")
+
+
+LEFTOVERS = leftovers
 
 
 def get(space: Space, run_id: str) -> Run:

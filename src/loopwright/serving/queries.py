@@ -1,5 +1,12 @@
 """The tables of serving."""
 
+from collections.abc import Iterator
+
+from loopwright.kernel.times import format_time
+from loopwright.store.database import Tx
+from loopwright.store.roots import Root, digests_in
+from loopwright.store.space import Space
+
 MIGRATIONS = [
     """
     CREATE TABLE endpoints(
@@ -18,3 +25,15 @@ MIGRATIONS = [
     CREATE INDEX labels_known ON labels(endpoint, known_at_us)
     """,
 ]
+
+
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """The sealed files of the prediction log, and what endpoints declare."""
+    for row in tx.query("SELECT endpoint, digest, min_at_us FROM prediction_log"):
+        yield Root(row["digest"], "log", f"{row['endpoint']} {format_time(row['min_at_us'])[:10]}")
+    for row in tx.query("SELECT name, spec FROM endpoints"):
+        for digest in digests_in(row["spec"]):
+            yield Root(digest, "endpoint", row["name"])
+
+
+ROOTS = roots

@@ -22,6 +22,7 @@ from loopwright.serving.spool import SUFFIX
 from loopwright.store import ledger
 from loopwright.store.blobs import fsync_folder
 from loopwright.store.database import Tx
+from loopwright.store.roots import Leftover
 from loopwright.store.space import Space
 
 KIND = "prediction-log"
@@ -147,9 +148,16 @@ def _sweep(space: Space) -> None:
                 path.unlink()
 
 
+def leftovers(space: Space) -> Iterator[Leftover]:
+    """The files that a killed worker made and never gave a spool's name."""
+    for path in (space.home / "spool").glob("*/*.new"):
+        yield Leftover(path, "a spool that was never begun")
+
+
 def _job(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
     done: dict[str, Any] = msgspec.to_builtins(seal(space, progress=progress))
     return done
 
 
 JOBS = {"serving.seal": _job}
+LEFTOVERS = leftovers

@@ -244,8 +244,8 @@ class LocalBlobs:
 
     def all(self) -> Iterator[str]:
         """The digests of all blobs, in order."""
-        for folder in sorted(self.folder.iterdir()):
-            yield from sorted(p.name for p in folder.iterdir() if _HEX.fullmatch(p.name))
+        for folder in sorted(path for path in self.folder.iterdir() if path.is_dir()):
+            yield from sorted(name for name in os.listdir(folder) if _HEX.fullmatch(name))
 
     def entries(self) -> Iterator[Entry]:
         """All blobs with their sizes and the times at which they were last put, in order."""

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -321,13 +320,9 @@ class S3Blobs:
         """The store's own clock, asked by putting an object."""
         import obstore
 
-        key = f"clock/{secrets.token_hex(8)}"
         with self._asking():
-            obstore.put(self._store, key, b".", use_multipart=False)
-            try:
-                return _us(obstore.head(self._store, key)["last_modified"])
-            finally:
-                obstore.delete(self._store, key)
+            obstore.put(self._store, "clock", b".", use_multipart=False)
+            return _us(obstore.head(self._store, "clock")["last_modified"])
 
 
 def _key(digest: str) -> str:

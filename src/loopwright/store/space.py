@@ -18,6 +18,7 @@ from loopwright.store.blobs import Blobs, fsync_folder, open_blobs
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.gate import Gate
+from loopwright.store.presence import Presence
 from loopwright.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Space:
         self.root = root
         self.home = root / HOME
         self.settings = settings
+        self.presence = Presence(self.home / "users")
         self.database: Database = open_database(self.home, settings)
         self.blobs: Blobs = open_blobs(self.home, settings)
         self.clock: Clock = WallClock()
@@ -64,6 +66,7 @@ class Space:
         """Close the connections; does nothing in a process that was forked from the opener's."""
         if self._pid == os.getpid():
             self.database.close()
+            self.presence.close()
 
 
 def open_database(home: Path, settings: config.Settings) -> Database:
