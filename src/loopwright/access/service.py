@@ -132,7 +132,8 @@ def _refused(actor: str, action: str, reason: str) -> Forbidden:
 def subject_of(template: str, args: Mapping[str, Any]) -> str:
     """The subject that a template such as `endpoint:{endpoint}` names for these arguments.
 
-    Of an address such as `delay@3` or `delay~1` the name alone counts; an argument that is not given makes it the whole Space.
+    Of an address such as `delay@3` or `delay~1` the name alone counts; an argument that is not given makes it the
+    whole Space.
     """
     if not template:
         return ""

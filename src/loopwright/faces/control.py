@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
+    from loopwright.faces.door import Gate
     from loopwright.faces.http import Wire
+    from loopwright.faces.public import Publisher
     from loopwright.faces.rooms import House
     from loopwright.kernel.op import Op
     from loopwright.store.space import Space
@@ -50,10 +52,14 @@ class Control:
         self.house, self.space, self.data_url = house, space, data_url
         self.scheduler = Scheduler(space, self._changed)
         self.leaving = False
+        self.gate: Gate | None = None
+        self.publisher: Publisher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
 
     def _changed(self) -> None:
+        if self.publisher is not None:
+            self.publisher.look()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell)
 
@@ -71,12 +77,15 @@ class Control:
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """Starlette: the scheduler lives as long as the application."""
         self._loop = asyncio.get_running_loop()
+        if self.publisher is not None:
+            self.publisher.publish()
         self.scheduler.start()
         yield
         self.scheduler.stop()
 
     def wires(self) -> list[Wire]:
         """Every route of control."""
+        from loopwright.faces import login
         from loopwright.faces.http import Wire, op_wire
 
         ops = self.house.ops()
@@ -84,6 +93,7 @@ class Control:
         out = [op_wire(op, self.space, self.submit) for op in routed]
         return [
             *out,
+            *login.wires(self),
             Wire("GET", "/health", "control.read", self.health),
             Wire("GET", "/health/live", "health.live", self.live),
             Wire("GET", "/health/ready", "health.live", self.ready),
@@ -97,10 +107,11 @@ class Control:
 
     def application(self, port: int) -> ASGIApp:
         """The ASGI application of this control, for a port of this machine."""
-        from loopwright.faces import door
+        from loopwright.faces import door, public
 
-        gate = door.Gate(self.space, hosts=door.loopback_hosts(port))
-        return door.application(self.space, self.wires(), gate, lifespan=self.lifespan)
+        public.check_space(self.space)
+        self.gate, self.publisher = public.gate(self.space, self.space.home / "run", port)
+        return door.application(self.space, self.wires(), self.gate, lifespan=self.lifespan)
 
     def submit(self, op: Op, actor: str, args: dict[str, Any]) -> dict[str, Any]:
         """Give an op of the shape `job` to the job server and say where its result will stand."""

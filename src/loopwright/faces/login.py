@@ -1,0 +1,149 @@
+"""How people come in through a browser: the page, its script, and the routes that open and close a session.
+
+Secrets come in bodies, never in a URL: an invitation's token stands behind the `#`, which no browser sends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from loopwright.access import sessions
+from loopwright.faces import http
+from loopwright.faces.door import COOKIE, Gate, cookies, read_headers
+from loopwright.faces.http import Wire
+from loopwright.kernel.errors import Invalid
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from loopwright.faces.control import Control
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'none';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+_LONGEST = 1024
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>loopwright: log in</title><link rel="stylesheet" href="/login.css"><script src="/login.js" defer></script></head>
+<body><main><h1>loopwright</h1>
+<form id="login" autocomplete="on">
+<label id="who">Name <input name="name" autocomplete="username" maxlength="100" autofocus></label>
+<label>Password <input name="password" type="password" autocomplete="current-password" maxlength="1024"></label>
+<button>Log in</button><p id="said" role="status"></p></form>
+<noscript>This page needs JavaScript; programs send a token instead.</noscript></main></body></html>
+"""
+_SCRIPT = """"use strict";
+const form = document.getElementById("login"), said = document.getElementById("said");
+const token = location.hash.slice(1);
+if (token) {
+  history.replaceState(null, "", location.pathname);
+  document.getElementById("who").hidden = true;
+  form.elements.password.autocomplete = "new-password";
+  said.textContent = "Choose a password of at least 12 characters.";
+}
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const password = form.elements.password.value;
+  const fields = token ? { token, password } : { name: form.elements.name.value, password };
+  const answer = await fetch(token ? "/api/v1/session/invitation" : "/api/v1/session", {
+    method: "POST", credentials: "same-origin",
+    headers: { "content-type": "application/json" }, body: JSON.stringify(fields),
+  });
+  const told = await answer.json();
+  said.textContent = answer.ok ? "You are logged in." : told.message;
+  form.elements.password.value = "";
+});
+"""
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh;margin:0}
+form{display:grid;gap:.8em;width:20em}label{display:grid}input,button{font:inherit;padding:.4em}
+[hidden]{display:none}
+"""
+
+
+def wires(control: Control) -> list[Wire]:
+    """The routes of logging in and out."""
+    desk = _Desk(control)
+    return [
+        Wire("GET", "/login", "login.show", _page),
+        Wire("GET", "/login.js", "login.show", _script),
+        Wire("GET", "/login.css", "login.show", _style),
+        Wire("POST", "/api/v1/session", "login.open", desk.log_in),
+        Wire("POST", "/api/v1/session/invitation", "login.accept", desk.accept),
+        Wire("DELETE", "/api/v1/session", "sessions.close", desk.log_out),
+    ]
+
+
+async def _page(request: Request) -> Response:
+    return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
+
+
+async def _script(request: Request) -> Response:
+    return Response(_SCRIPT, media_type="text/javascript")
+
+
+async def _style(request: Request) -> Response:
+    return Response(_STYLE, media_type="text/css")
+
+
+class _Desk:
+    """What the routes share."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def log_in(self, request: Request) -> Response:
+        """Open a session by name and password."""
+        name, password = await _fields(request, "name", "password")
+        opened = await run_in_threadpool(sessions.log_in, self._control.space, name, password, self._address(request))
+        return self._opened(opened)
+
+    async def accept(self, request: Request) -> Response:
+        """Open a session by an invitation, and keep the password that was chosen."""
+        token, password = await _fields(request, "token", "password")
+        opened = await run_in_threadpool(sessions.accept, self._control.space, token, password, self._address(request))
+        return self._opened(opened)
+
+    async def log_out(self, request: Request) -> Response:
+        """End the session that the request shows."""
+        cookie = cookies(read_headers(request.scope["headers"])).get(COOKIE)
+        if cookie is not None:
+            await run_in_threadpool(sessions.log_out, self._control.space, cookie)
+        response = http.answer({"closed": cookie is not None})
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._gate().secure)
+        return response
+
+    def _address(self, request: Request) -> str:
+        return self._gate().address(request.scope, read_headers(request.scope["headers"]))
+
+    def _gate(self) -> Gate:
+        assert self._control.gate is not None
+        return self._control.gate
+
+    def _opened(self, opened: sessions.Opened) -> Response:
+        response = http.answer({"actor": opened.actor})
+        response.set_cookie(
+            COOKIE,
+            opened.cookie,
+            max_age=sessions.LONGEST_US // 1_000_000,
+            path="/",
+            secure=self._gate().secure,
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+
+async def _fields(request: Request, *names: str) -> list[str]:
+    """Exactly these fields of a JSON body, each a text; none of them is repeated in an error."""
+    found: dict[str, Any] = http.body_fields(await request.body())
+    for name in found:
+        if name not in names:
+            raise Invalid(f"send {' and '.join(names)}", code="request.unknown-field", field=name[:60])
+    for name in names:
+        if not isinstance(found.get(name), str) or not 0 < len(found[name]) <= _LONGEST:
+            raise Invalid(f"{name} is a text of at most {_LONGEST}", code="request.missing-field", field=name)
+    return [found[name] for name in names]
