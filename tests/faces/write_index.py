@@ -17,8 +17,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def text() -> str:
     """The module as it should be."""
     rows = commands.index(house)
-    lines = [f"    {_quoted(name)}: ({_quoted(room)}, {_quoted(line)}),\n" for name, (room, line) in rows.items()]
+    lines = [_row(name, room, line) for name, (room, line) in rows.items()]
     return HEAD + "".join(lines) + "}\n"
+
+
+def _row(name: str, room: str, line: str) -> str:
+    whole = f"    {_quoted(name)}: ({_quoted(room)}, {_quoted(line)}),\n"
+    if len(whole) <= 121:
+        return whole
+    cut = line.rindex(" ", 0, 100) + 1
+    parts = f"        {_quoted(line[:cut])}\n        {_quoted(line[cut:])},\n"
+    return f"    {_quoted(name)}: (\n        {_quoted(room)},\n{parts}    ),\n"
 
 
 def _quoted(value: str) -> str:

@@ -45,6 +45,7 @@ OPS = [
         cli="add",
         shape="command",
         positional=("path",),
+        reads="path",
         render=text.render,
     ),
     Op(fn=get, http="GET /api/v1/data/{name}", action="data.read", subject="name:{name}", render=text.render),
@@ -57,6 +58,7 @@ OPS = [
         cli="features rows",
         shape="command",
         positional=("name",),
+        writes="out",
         render=text.written,
     ),
 ]

@@ -54,8 +54,11 @@ def _both(op: Op, name: str) -> click.Group:
 
 
 def group_help(ops: Mapping[str, Op]) -> str:
-    """The help line of commands that share their first word."""
-    return " ".join(short(bind.help_text(op)) for op in ops.values())
+    """The help line of commands that share their first word: of several, what can be done to it."""
+    if len(ops) == 1:
+        return short(bind.help_text(next(iter(ops.values()))))
+    noun = next(iter(ops)).split(" ")[0]
+    return f"{', '.join(words.split(' ', 1)[1] for words in ops).capitalize()} {noun}."
 
 
 def short(line: str) -> str:

@@ -131,14 +131,23 @@ class Door:
 
     Args:
         opened: (verb, path) of the routes that are for everybody.
+        limits_bytes: by (verb, path), for routes whose bodies are files.
     """
 
     def __init__(
-        self, app: ASGIApp, gate: Gate, opened: Collection[tuple[str, str]] = (), limit_bytes: int = LIMIT_BYTES
+        self,
+        app: ASGIApp,
+        gate: Gate,
+        opened: Collection[tuple[str, str]] = (),
+        limits_bytes: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         self.app, self.gate = app, gate
         self.opened = frozenset(opened)
-        self.limit_bytes = limit_bytes
+        self.limits_bytes = limits_bytes or {}
+
+    def limit_bytes(self, scope: Scope) -> int:
+        """How large the body of a request may be."""
+        return self.limits_bytes.get((scope["method"], scope["path"]), LIMIT_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -146,12 +155,13 @@ class Door:
             await self.app(scope, receive, send)
             return
         state = {"read": 0, "started": False}
+        limit_bytes = self.limit_bytes(scope)
 
         async def counted() -> Message:
             message = await receive()
             state["read"] += len(message.get("body", b""))
-            if state["read"] > self.limit_bytes:
-                raise _too_large(self.limit_bytes)
+            if state["read"] > limit_bytes:
+                raise _too_large(limit_bytes)
             return message
 
         async def guarded(message: Message) -> None:
@@ -199,8 +209,8 @@ class Door:
         if _DOTS.search(path) or _CONTROL.search(path):
             raise Malformed("a path has no '.' or '..' in it, and no control character", code="http.path", field="path")
         length = headers.get("content-length")
-        if length is not None and length.isdigit() and int(length) > self.limit_bytes:
-            raise _too_large(self.limit_bytes)
+        if length is not None and length.isdigit() and int(length) > self.limit_bytes(scope):
+            raise _too_large(self.limit_bytes(scope))
         has_body = length not in (None, "0") or "transfer-encoding" in headers
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] not in _SAFE and (has_body or kind) and kind not in _TYPES and kind:
@@ -290,4 +300,6 @@ def application(space: Space, wires: Iterable[Wire], gate: Gate, *, lifespan: An
         exception_handlers={HTTPException: http.unrouted},
         lifespan=lifespan,
     )
-    return Door(app, gate, [(wire.verb, wire.path) for wire in ordered if wire.action in roles.OPEN])
+    opened = [(wire.verb, wire.path) for wire in ordered if wire.action in roles.OPEN]
+    limits = {(wire.verb, wire.path): wire.limit_bytes for wire in ordered if wire.limit_bytes != LIMIT_BYTES}
+    return Door(app, gate, opened, limits)

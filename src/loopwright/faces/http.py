@@ -21,13 +21,15 @@ from loopwright.access import roles
 from loopwright.access import service as access
 from loopwright.access.model import Unauthenticated
 from loopwright.access.sessions import SlowDown
-from loopwright.faces import bind, depth
+from loopwright.faces import bind, depth, files, repeats
 from loopwright.kernel import errors
 from loopwright.kernel.op import Op, silent
 from loopwright.store.space import Space
 
 LIMIT_BYTES = 16 * 2**20
-JSON = "application/json"
+FILE_LIMIT_BYTES = 4 * 2**30  # of a body that is a file and goes to disk as it comes
+JSON, BYTES = "application/json", "application/octet-stream"
+KEY_HEADER, AGAIN_HEADER = "idempotency-key", "idempotent-replayed"
 _STATUS: list[tuple[type[errors.LoopwrightError], int]] = [
     (errors.NotFound, 404),
     (errors.Conflict, 409),
@@ -42,7 +44,8 @@ _STATUS: list[tuple[type[errors.LoopwrightError], int]] = [
 ]
 _OK, _ACCEPTED, _MALFORMED, _TOO_LARGE, _INTERNAL = 200, 202, 400, 413, 500
 _UNKNOWN, _TOO_LONG, _BAD_TYPE, _SLOW_DOWN = 401, 414, 415, 429
-_NAMED = {404: "route.missing", 405: "route.verb"}
+_MISSING = 404
+_NAMED = {_MISSING: "route.missing", 405: "route.verb"}
 
 Handler = Callable[[Request], Awaitable[Response]]
 Submit = Callable[[Op, str, dict[str, Any]], Any]
@@ -67,6 +70,7 @@ class Wire(msgspec.Struct, frozen=True):
     action: str
     handler: Handler
     subject: str | None = ""
+    limit_bytes: int = LIMIT_BYTES
 
 
 class TooLarge(errors.Invalid):
@@ -111,10 +115,7 @@ def answer(value: Any, status: int = _OK) -> Response:
 
 def refusal(error: errors.LoopwrightError) -> Response:
     """An error as its JSON document: code, message, field, hint."""
-    document: dict[str, Any] = dict(error.to_dict())
-    if isinstance(error, errors.GateFailed):
-        document["verdict"] = error.verdict
-    response = answer(document, status_of(error))
+    response = answer(error.to_dict(), status_of(error))
     if isinstance(error, errors.Unavailable):
         response.headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if isinstance(error, Unauthenticated):
@@ -160,26 +161,55 @@ def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
 
     async def handle(request: Request) -> Response:
         actor = request.state.actor
-        args = await _arguments(op, request)
-        if op.subject:
-            access.require(space, actor, op.action, access.subject_of(op.subject, args))
-        if op.shape == "job" and submit is not None:
-            return answer(await run_in_threadpool(submit, op, actor, args), _ACCEPTED)
-        if bind.takes_progress(op):
-            args[bind.PROGRESS] = silent
-        result = await run_in_threadpool(op.fn, space, actor, **args)
-        if op.shape == "stream":
-            return StreamingResponse(_pieces(result), media_type="application/octet-stream")
-        return answer(result)
+        with files.Desk(op, space) as desk:
+            args = await _arguments(op, request, desk)
+            if op.subject:
+                access.require(space, actor, op.action, access.subject_of(op.subject, args))
+            if op.shape == "stream" or op.writes:
+                return await run_in_threadpool(_poured, op, space, actor, desk.place(args), desk)
+            key = request.headers.get(KEY_HEADER) if request.method not in ("GET", "DELETE") else None
 
-    return Wire(bind.verb(op), bind.path(op), op.action, handle, None if op.subject else "")
+            def act() -> repeats.Answer:
+                return _done(op, space, actor, args, submit)
+
+            if key is None:
+                status, body = await run_in_threadpool(act)
+                return Response(body, status, media_type=JSON)
+            who = actor, repeats.valid_key(key, op), repeats.asked(op, args, desk.sha256)
+            (status, body), again = await run_in_threadpool(repeats.once, space, who, act)
+            return Response(body, status, {AGAIN_HEADER: "true"} if again else {}, JSON)
+
+    limit = FILE_LIMIT_BYTES if op.reads else LIMIT_BYTES
+    return Wire(bind.verb(op), bind.path(op), op.action, handle, None if op.subject else "", limit)
+
+
+def _done(op: Op, space: Space, actor: str, args: dict[str, Any], submit: Submit | None) -> repeats.Answer:
+    """Status and body of what an op answers."""
+    if op.shape == "job" and submit is not None:
+        return _ACCEPTED, bind.to_json(submit(op, actor, args))
+    return _OK, bind.to_json(op.fn(space, actor, **_told(op, args)))
+
+
+def _told(op: Op, args: dict[str, Any]) -> dict[str, Any]:
+    return {**args, bind.PROGRESS: silent} if bind.takes_progress(op) else args
+
+
+def _poured(op: Op, space: Space, actor: str, args: dict[str, Any], desk: files.Desk) -> Response:
+    """The answer of an op that streams, or that makes a file."""
+    result = op.fn(space, actor, **_told(op, args))
+    if op.shape == "stream":
+        return StreamingResponse(_pieces(result), media_type=BYTES)
+    given = desk.give(args, result)
+    if given is None:
+        return answer(result)
+    return StreamingResponse(given[0], headers=given[1], media_type=BYTES)
 
 
 def _pieces(result: Any) -> Iterable[bytes]:
     return (result,) if isinstance(result, bytes) else result
 
 
-async def _arguments(op: Op, request: Request) -> dict[str, Any]:
+async def _arguments(op: Op, request: Request, desk: files.Desk) -> dict[str, Any]:
     """Path, query and body of a request as the op's keyword arguments."""
     listed = {p.name for p in bind.params(op) if bind.origin(p.type) in (list, tuple)}
     raw: dict[str, Any] = {}
@@ -189,6 +219,10 @@ async def _arguments(op: Op, request: Request) -> dict[str, Any]:
     raw.update(request.path_params)
     lax = set(raw)
     if request.method in ("GET", "DELETE"):
+        return bind.bind(op, raw, lax=lax)
+    if op.reads:
+        bind.bind(op, raw, lax=lax)  # before a byte of the file is taken
+        raw[op.reads] = await desk.take(raw[op.reads], request.stream())
         return bind.bind(op, raw, lax=lax)
     body = await request.body()
     whole = bind.body_param(op)
@@ -227,5 +261,5 @@ def _untaken(fields: dict[str, Any], taken: Collection[str]) -> dict[str, Any]:
 def unrouted(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else _INTERNAL
     message = f"{request.method} {request.url.path} is not served here"
-    document = errors.LoopwrightError(message, code=_NAMED.get(status, "http"), hint="lw api").to_dict()
-    return answer(document, status)
+    kind = errors.NotFound if status == _MISSING else errors.LoopwrightError
+    return answer(kind(message, code=_NAMED.get(status, "http"), hint="lw api").to_dict(), status)

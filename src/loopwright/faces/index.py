@@ -11,6 +11,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("lineage", "List events after a sequence number, oldest first."),
     "features": ("data", "Write the request rows of a period to a file, as an asker would have known them."),
     "fsck": ("artifacts", "Hash every stored byte again and follow every reference."),
+    "gc": (
+        "artifacts",
+        "Take away blobs that nothing refers to and files that killed processes left, once they are older "
+        "than the grace.",
+    ),
     "hold": ("releases", "Stop training, gate and promotion of an endpoint, or let them go on."),
     "log": ("lineage", "List what happened to an address, newest first."),
     "predictions": ("serving", "Write the predictions of an endpoint, with their labels, to a Parquet file."),
@@ -18,5 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("project", "Run a step of the project file, by default the one that trains the endpoint's model."),
     "show": ("lineage", "Show what an address names."),
     "status": ("project", "Say where the project stands."),
+    "tokens": ("access", "List, create, revoke tokens."),
     "trace": ("lineage", "Say where a prediction came from."),
+    "users": ("access", "List, invite, grant, revoke, disable, enable users."),
 }

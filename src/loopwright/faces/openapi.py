@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from loopwright.faces import bind
+from loopwright.faces.files import RESULT_HEADER
 from loopwright.kernel.op import Op
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 PATH = "/openapi.json"
 REF = "#/components/schemas/{name}"
 JSON, BYTES, NDJSON = "application/json", "application/octet-stream", "application/x-ndjson"
-KEY_HEADER, RESULT_HEADER = "Idempotency-Key", "Loopwright-Result"
+KEY_HEADER = "Idempotency-Key"
 ACTION = "x-loopwright-action"
 # every status that an error can have, and when
 ERRORS = {
@@ -32,6 +33,7 @@ ERRORS = {
     401: "no actor is known for this connection, or the token is not",
     403: "the actor may not do this, or the host or page may not call here",
     404: "what is named is not there",
+    405: "the path takes another verb",
     409: "it is there already, has moved on, or is under way",
     410: "it was here and was erased on purpose",
     412: "a gate refused",
@@ -39,6 +41,7 @@ ERRORS = {
     414: "the path is over the limit",
     415: "the body is of a type that is not read here",
     422: "a field has not the form or the value that it must have",
+    429: "too many tries; wait as long as Retry-After says",
     431: "the head is over the limit",
     500: "a fault of the server, or stored bytes that are not what was stored",
     501: "it cannot be done here",
@@ -47,15 +50,6 @@ ERRORS = {
 }
 _PLACE = re.compile(r"{(\w+)(?::\w+)?}")
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
-
-
-class _Route(Protocol):
-    """What a wire tells of itself."""
-
-    verb: str
-    path: str
-    action: str
-    handler: Callable[..., Any]
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +80,7 @@ def routed(ops: Mapping[str, Op]) -> list[Op]:
     return sorted((op for op in ops.values() if op.http), key=lambda op: (bind.path(op), bind.verb(op)))
 
 
-def document(ops: Mapping[str, Op], others: Iterable[_Route] = ()) -> dict[str, Any]:
+def document(ops: Mapping[str, Op], others: Iterable[Wire] = ()) -> dict[str, Any]:
     """The whole document; of `others` those that are no op's."""
     from loopwright import __version__
 
@@ -194,7 +188,7 @@ def _operation(op: Op, body: dict[str, Any]) -> dict[str, Any]:
     taken, verb = set(bind.path_fields(op)), bind.verb(op)
     whole = bind.body_param(op)
     uploads = op.reads or (whole.name if whole else "")
-    in_query = [p for p in bind.params(op) if p.name not in taken and p.name not in (uploads, op.writes)]
+    fields = [p for p in bind.params(op) if p.name not in taken and p.name != uploads]
     told: dict[str, Any] = {
         "operationId": op.name,
         "tags": [op.name.split(".")[0]],
@@ -203,18 +197,17 @@ def _operation(op: Op, body: dict[str, Any]) -> dict[str, Any]:
         "responses": _responses(op, body),
         ACTION: op.action,
     }
-    if verb in ("GET", "DELETE") or uploads or op.writes:
-        told["parameters"] += [_parameter(p, "query") for p in in_query]
-    elif in_query:
-        told["requestBody"] = _fields(in_query)
+    if verb in ("GET", "DELETE") or uploads:
+        told["parameters"] += [_parameter(p, "query") for p in fields]
+    elif fields:
+        told["requestBody"] = _fields(fields)
     if op.reads:
         told["parameters"].append({"name": op.reads, "in": "query", "required": True, "schema": {"type": "string"},
                                    "description": "the name of the file whose bytes are the body"})  # fmt: skip
     if uploads:
         kinds = (BYTES,) if op.reads else (NDJSON, BYTES)
-        text = {kind: {"schema": {}} for kind in kinds}
-        told["requestBody"] = {"required": True, "content": text}
-    if verb not in ("GET", "DELETE"):
+        told["requestBody"] = {"required": True, "content": {kind: {"schema": {}} for kind in kinds}}
+    if verb not in ("GET", "DELETE") and not (op.writes or op.secret):
         told["parameters"].append(_key())
     return told
 
@@ -274,7 +267,7 @@ def _refused() -> dict[str, Any]:
     return {str(status): {"$ref": f"#/components/responses/E{status}"} for status in ERRORS}
 
 
-def _wire(wire: _Route) -> dict[str, Any]:
+def _wire(wire: Wire) -> dict[str, Any]:
     """A route whose handler speaks HTTP itself."""
     text = inspect.getdoc(wire.handler) or ""
     name = re.sub(r"\W+", "_", f"{wire.verb.lower()}{wire.path}").strip("_")

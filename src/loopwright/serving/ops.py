@@ -142,6 +142,7 @@ OPS = [
         cli="predictions",
         shape="command",
         positional=("endpoint",),
+        writes="out",
         render=_written_text,
     ),
 ]
