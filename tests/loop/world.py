@@ -28,8 +28,8 @@ from loopwright.project.declare import ENDPOINTS
 from loopwright.releases import service as releases
 from loopwright.releases import work
 from loopwright.serving import labels, record, routes, seal
-from loopwright.serving.engine import arm_of
 from loopwright.serving.record import Columns, LogRow
+from loopwright.serving.scoring import arm_of
 from loopwright.store import clock as clocks
 from loopwright.store import frames, ledger
 from loopwright.store.space import Space, bind

@@ -11,8 +11,8 @@ from loopwright.kernel.times import parse_time
 from loopwright.models import service as models
 from loopwright.models.package import model
 from loopwright.serving import predictions, publish
-from loopwright.serving.engine import arm_of
 from loopwright.serving.model import Route
+from loopwright.serving.scoring import arm_of
 from loopwright.store.space import Space
 
 

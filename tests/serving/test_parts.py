@@ -11,10 +11,11 @@ from worker_harness import VALUES, ask, make_model, row
 
 from loopwright.serving import record, spool, subjects
 from loopwright.serving.columns import gather
-from loopwright.serving.engine import Ask, Engine, Served, target_of
+from loopwright.serving.engine import Ask, Engine
 from loopwright.serving.protocols.door import refusal
 from loopwright.serving.protocols.oip import Call, Oip, Reply
 from loopwright.serving.record import Columns
+from loopwright.serving.scoring import Served, target_of
 from loopwright.store.space import Space
 
 COLUMNS = Columns(("wind",), ("float64",))

@@ -1,53 +1,103 @@
-"""Scoring a package: values in, one float64 a row out, byte for byte the same in a worker, a job or a shell.
-
-Nulls and levels that training has not seen become NaN, which LightGBM treats as missing.
-"""
+"""Scoring a package: values in, one float64 a row out, byte for byte the same in a worker, a job or a shell."""
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+import msgspec
 
 from loopwright.kernel import canonical
-from loopwright.kernel.errors import Corrupt, Invalid
-from loopwright.models.model import CARD_FILE, NATIVE_FILE, Card, Signature, Value, decode_card
-from loopwright.models.native import NativeBooster
+from loopwright.kernel.errors import Corrupt, Invalid, LoopwrightError
+from loopwright.models.model import CARD_FILE, Card, Field, Signature, Value, decode_card
 
 _NAN = float("nan")
+_MANY = 32
+
+
+class Scorer(Protocol):
+    """What scores packed rows: a library's own predictor, or onnxruntime."""
+
+    columns: int
+
+    def score(self, rows: Sequence[bytes]) -> list[float]:
+        """The score of each packed row."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """How long a model takes for a row alone, and for each further row beside it."""
+
+    row_us: float = 0.0
+    each_us: float = 0.0
 
 
 class Encoder:
-    """Packs a row of values, in the signature's order, as the float64 that the native model takes."""
+    """Packs a row of values, in the signature's order, as the float64 that a scorer takes.
+
+    A null is NaN. A level is its number; to a model with codes of its own for them, null is the number after the last
+    level and an unseen level the one after that.
+    """
 
     def __init__(self, signature: Signature) -> None:
         self.names = tuple(field.name for field in signature.inputs)
         self._pack = struct.Struct(f"{len(self.names)}d").pack
         self._levels = [
-            (place, {level: float(code) for code, level in enumerate(field.levels)})
-            for place, field in enumerate(signature.inputs)
-            if field.levels is not None
+            (place, *_codes(field)) for place, field in enumerate(signature.inputs) if field.levels is not None
         ]
         # Two models with the same names and levels pack rows alike and can share them.
-        self.key = tuple((field.name, field.levels) for field in signature.inputs)
+        self.key = tuple((field.name, field.levels, field.unseen) for field in signature.inputs)
 
     def pack(self, values: Sequence[Value]) -> bytes:
-        """The packed row."""
+        """The packed row.
+
+        Raises:
+            Invalid: a level is none that the model was trained on, and the model refuses such.
+        """
+        if not self._levels:
+            try:
+                return self._pack(*values)
+            except struct.error:
+                pass
         row: list[Any] = [_NAN if value is None else value for value in values]
-        for place, codes in self._levels:
-            row[place] = codes.get(values[place], _NAN)  # type: ignore[arg-type]
-        return self._pack(*row)
+        for place, codes, unseen in self._levels:
+            code = codes.get(values[place], unseen)
+            if code is None:
+                name = self.names[place]
+                message = f"input {name!r} has a value that the model was not trained on"
+                raise Invalid(message, code="input.level", field=name)
+            row[place] = code
+        try:
+            return self._pack(*row)
+        except struct.error:
+            raise Invalid("a row holds what is no number", code="input.value") from None
+
+
+def _codes(field: Field) -> tuple[dict[Value, float], float | None]:
+    levels = field.levels or ()
+    codes: dict[Value, float] = {level: float(code) for code, level in enumerate(levels)}
+    if field.unseen == "null":
+        return codes, _NAN
+    if field.nullable:
+        codes[None] = float(len(levels))
+    return codes, float(len(levels) + 1) if field.unseen == "own" else None
 
 
 class Predictor:
-    """A loaded model: card, encoder and native scorer; for one thread."""
+    """A loaded model: card, encoder and scorer; for one thread.
 
-    def __init__(self, card: Card, native: bytes) -> None:
+    `failure` is why it is asked no longer, when somebody has found that it hangs.
+    """
+
+    def __init__(self, card: Card, data: bytes) -> None:
         self.card = card
         self.encoder = Encoder(card.signature)
-        self._booster = NativeBooster(native)
-        if self._booster.columns != len(card.signature.inputs):
+        self._scorer = _scorer(card, data)
+        self.cost = Cost()
+        self.failure = ""
+        if self._scorer.columns != len(card.signature.inputs):
             raise Corrupt(
-                f"the card names {len(card.signature.inputs)} columns and the model takes {self._booster.columns}",
+                f"the card names {len(card.signature.inputs)} columns and the model takes {self._scorer.columns}",
                 code="model.width",
             )
 
@@ -59,43 +109,88 @@ class Predictor:
     @property
     def score(self) -> Callable[[Sequence[bytes]], list[float]]:
         """Scores packed rows."""
-        return self._booster.score
+        return self._scorer.score
 
     def predict(self, matrix: Any) -> Any:
         """Scores of an (n_rows, n_columns) float64 array of codes and numbers: (n_rows,) float64."""
-        return self._booster.predict(matrix)
+        import numpy as np
+
+        rows = np.ascontiguousarray(matrix, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self._scorer.columns:
+            raise Invalid(f"the model takes {self._scorer.columns} columns, not {rows.shape}", code="model.width")
+        return np.array(self.score([row.tobytes() for row in rows]) if len(rows) else [], dtype=np.float64)
 
     def predict_values(self, rows: Iterable[Sequence[Value]]) -> list[float]:
         """Scores of rows of plain values in the signature's order."""
-        return self._booster.score([self.encoder.pack(row) for row in rows])
+        packed = [self.encoder.pack(row) for row in rows]
+        return self.score(packed) if packed else []
+
+    def measure(self) -> Cost:
+        """Find out what a row costs, by rows of zeros; for the loader's thread, since a slow model takes its time."""
+        row = bytes(8 * self._scorer.columns)
+        try:
+            first = _fastest(lambda: self.score([row]), 5)
+            many = first * _MANY if first > 20_000 else _fastest(lambda: self.score([row] * _MANY), 3)
+        except LoopwrightError:
+            return self.cost  # this row is none for the model; others will tell
+        self.cost = Cost(first, max(0.0, many - first) / (_MANY - 1))
+        return self.cost
+
+
+def _fastest(act: Callable[[], object], times: int) -> float:
+    """Microseconds of the fastest of several calls, of fewer when they are slow."""
+    found: list[float] = []
+    while len(found) < times and sum(found) < 50_000:
+        start = perf_counter_ns()
+        act()
+        found.append((perf_counter_ns() - start) / 1000)
+    return min(found)
+
+
+def _scorer(card: Card, data: bytes) -> Scorer:
+    if card.runtime.engine == "onnx":
+        from loopwright.models.onnx_scorer import OnnxScorer
+
+        return OnnxScorer(data, card.runtime, len(card.signature.inputs))
+    if card.flavour == "xgboost":
+        from loopwright.models.xgb_native import XgbBooster
+
+        return XgbBooster(data)
+    if card.flavour == "lightgbm":
+        from loopwright.models.lgb_native import LgbBooster
+
+        return LgbBooster(data)
+    raise Corrupt(f"{CARD_FILE} names the flavour {card.flavour!r}", code="model.flavour", hint="lw fsck")
 
 
 def load(paths: Mapping[str, Path], *, digest: str | None = None) -> Predictor:
-    """Load a package from the local files of model.json and model.txt; `digest` is that of model.txt.
+    """Load a package from the local files of model.json and of what scores; `digest` is that of the latter.
 
     Raises:
         Corrupt: a file is missing or does not hold what was stored.
+        Unsupported: the model's library is not installed.
     """
     try:
         card = decode_card(paths[CARD_FILE].read_bytes())
     except OSError as error:
         raise Corrupt(f"the package cannot be read: {error.strerror}", code="model.files", hint="lw fsck") from None
-    return load_native(card, paths[NATIVE_FILE], digest)
+    return load_file(card, paths[card.file], digest)
 
 
-def load_native(card: Card, native: Path, digest: str | None = None) -> Predictor:
-    """Load a model from its card and the local file of its native text, checked against `digest`.
+def load_file(card: Card, path: Path, digest: str | None = None) -> Predictor:
+    """Load a model from its card and the local file that scores, checked against `digest`.
 
     Raises:
         Corrupt: the file is missing or does not hold what was stored.
+        Unsupported: the model's library is not installed.
     """
     try:
-        text = native.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise Corrupt(f"the package cannot be read: {error.strerror}", code="model.files", hint="lw fsck") from None
-    if digest is not None and canonical.digest_bytes(text) != digest:
-        raise Corrupt("the native model does not hold what was stored", code="model.corrupt", hint="lw fsck")
-    return Predictor(card, text)
+    if digest is not None and canonical.digest_bytes(data) != digest:
+        raise Corrupt("the model's file does not hold what was stored", code="model.corrupt", hint="lw fsck")
+    return Predictor(card, data)
 
 
 def values_of(frame: Any, signature: Signature) -> list[list[Value]]:

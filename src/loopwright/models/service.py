@@ -16,7 +16,6 @@ from loopwright.models.model import (
     CARD_FILE,
     CONTRACT_FILE,
     KIND,
-    NATIVE_FILE,
     SAMPLE_FILE,
     Card,
     ColumnContract,
@@ -30,7 +29,7 @@ from loopwright.store.space import Space
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the parts of a package that a worker needs lie on this machine."""
+    """Where the parts of a package that a worker needs lie on this machine; `native` is the file that scores."""
 
     card: Path
     native: Path
@@ -112,16 +111,29 @@ def sample(space: Space, digest: str) -> Sample:
 
 
 def files(space: Space, digest: str) -> Files:
-    """The local files of a stored package that a worker loads."""
+    """The local files of a stored package that a worker loads.
+
+    Raises:
+        Corrupt: the package lacks one.
+    """
     listing = artifacts.files(space, digest)
-    if CARD_FILE not in listing or NATIVE_FILE not in listing:
-        raise Corrupt(f"package {digest} lacks {CARD_FILE} or {NATIVE_FILE}", code="model.files", hint="lw fsck")
-    native = listing[NATIVE_FILE]
+    if CARD_FILE not in listing:
+        raise Corrupt(f"package {digest} lacks {CARD_FILE}", code="model.files", hint="lw fsck")
+    scores = card(space, digest).file
+    if scores not in listing:
+        raise Corrupt(f"package {digest} lacks {scores}", code="model.files", hint="lw fsck")
+    native = listing[scores]
     return Files(card=space.blobs.path(listing[CARD_FILE]), native=space.blobs.path(native), native_digest=native)
 
 
 def verify(space: Space, digest: str) -> bool:
-    """Whether a stored package still gives its sample rows the scores that the framework gave them."""
+    """Whether a stored package still gives its sample rows the scores that the framework gave them.
+
+    A model's own library gives them bit for bit; a conversion within the tolerance that its card says.
+    """
     where, rows = files(space, digest), sample(space, digest)
-    loaded = runtime.load({CARD_FILE: where.card, NATIVE_FILE: where.native}, digest=where.native_digest)
-    return loaded.predict_values(rows.rows) == rows.expected
+    loaded = runtime.load_file(card(space, digest), where.native, where.native_digest)
+    scores, parity = loaded.predict_values(rows.rows), loaded.card.runtime.parity
+    if loaded.card.runtime.engine == "native" or parity is None:
+        return scores == rows.expected
+    return all(abs(a - b) <= parity.tolerance for a, b in zip(scores, rows.expected, strict=True))

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from loopwright.models.model import NATIVE_FILE, Card, read_card
+from loopwright.models.model import Card, read_card
 from loopwright.models.runtime import Predictor, values_of
 
 
@@ -37,7 +37,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def load(self) -> Predictor:
         """The packaged file, ready to score; for one thread."""
-        return Predictor(self.card, self.files.get(NATIVE_FILE, b""))
+        card = self.card
+        return Predictor(card, self.files.get(card.file, b""))
 
     def _repr_html_(self) -> str:
         card = self.card

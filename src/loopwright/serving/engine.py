@@ -7,67 +7,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any, Literal
 
 import msgspec
 
-from loopwright.kernel.clock import machine_us
-from loopwright.kernel.errors import LoopwrightError
+from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.times import DAY
-from loopwright.models.model import Field, Signature
-from loopwright.models.runtime import Encoder, Predictor
-from loopwright.serving.model import LogPromise
-from loopwright.serving.record import Columns, LogRow
+from loopwright.serving.lane import HANG_S, TURN_ROWS, Lane, Turn
+from loopwright.serving.record import LogRow
+from loopwright.serving.scoring import INLINE_ROWS_US, Judged, pick, score_all
+from loopwright.serving.scoring import Target as Target
 from loopwright.serving.spool import Spool
 
 REMEMBERED = 100_000
+LOG_CALM_S = 5.0  # so long after a row that the log did not take, with no row since, nothing is said of it any more
 Outcome = Literal["answered", "repeated", "conflict", "failed", "refused", "unrouted"]
+Render = Callable[["Ask", "Answer"], bytes]
 _pack = msgspec.msgpack.Encoder().encode
-_INFINITE = float("inf")
-
-
-class Served(msgspec.Struct, kw_only=True):
-    """One version in the routes, loaded.
-
-    Args:
-        failure: why it could not be loaded.
-        packer: which of the target's packers packs rows for it.
-    """
-
-    version: int
-    weight: float
-    live: bool
-    predictor: Predictor | None
-    signature: Signature
-    failure: str = ""
-    packer: int = 0
-
-    @property
-    def output(self) -> str:
-        """The name of what comes out."""
-        return self.signature.output
-
-
-class Target(msgspec.Struct, kw_only=True):
-    """An endpoint as the engine serves it.
-
-    Args:
-        versions: live ones first, the champion at the head.
-        fields: the union of the versions' inputs; the champion's type and null rule hold where it has the column.
-        required: the champion's columns.
-        packers: one for each distinct set of columns and levels: versions that pack rows alike share it.
-        cache: for the wire's own tables.
-    """
-
-    name: str
-    log: LogPromise
-    versions: list[Served]
-    fields: tuple[Field, ...]
-    required: frozenset[str]
-    columns: Columns
-    packers: list[Callable[[Sequence[Any]], bytes]]
-    cache: dict[Any, Any] = {}
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -89,6 +45,7 @@ class Ask(msgspec.Struct):
         at_us: the asker's time; None = now in the Space's world.
         pinned: the live version that was asked for by number.
         arm: the version whose turn it was.
+        pending: a slow model has its rows; the answer comes later.
     """
 
     target: Target
@@ -100,6 +57,7 @@ class Ask(msgspec.Struct):
     arm: int = 0
     answer: Answer | None = None
     inputs: bytes = b""
+    pending: bool = False
 
 
 class _Memory(msgspec.Struct, gc=False):
@@ -108,83 +66,40 @@ class _Memory(msgspec.Struct, gc=False):
     body: bytes
 
 
-def target_of(name: str, log: LogPromise, versions: list[Served]) -> Target:
-    """Build a target from its versions, live ones first and the champion at the head."""
-    fields: dict[str, Field] = {}
-    for served in versions:
-        for field in served.signature.inputs:
-            if field.name not in fields:
-                # A column that only a challenger knows may be absent, so it may be null.
-                known = field if served is versions[0] else Field(field.name, field.dtype, True)
-                fields[field.name] = known
-    order = {column: place for place, column in enumerate(fields)}
-    packers: dict[Any, Callable[[Sequence[Any]], bytes]] = {}
-    for served in versions:
-        encoder = Encoder(served.signature)
-        packers.setdefault(encoder.key, _packer(encoder, [order[column] for column in encoder.names], len(order)))
-        served.packer = list(packers).index(encoder.key)
-        if odd := _at_odds(served.signature, fields):
-            served.predictor, served.failure = None, odd
-    return Target(
-        name=name,
-        log=log,
-        versions=versions,
-        fields=tuple(fields.values()),
-        required=frozenset(field.name for field in versions[0].signature.inputs) if versions else frozenset(),
-        columns=Columns(tuple(fields), tuple(field.dtype for field in fields.values())),
-        packers=list(packers.values()),
-    )
-
-
-def _at_odds(signature: Signature, fields: dict[str, Field]) -> str:
-    """Why a version cannot score the requests: a column is text there and a number to it, or the other way round."""
-    for field in signature.inputs:
-        asked = fields[field.name].dtype
-        if (field.dtype == "string") != (asked == "string"):
-            return f"not asked: {field.name} is {asked} in the requests, and this version takes {field.dtype}"
-    return ""
-
-
-def _packer(encoder: Encoder, where: list[int], width: int) -> Callable[[Sequence[Any]], bytes]:
-    if where == list(range(width)):
-        return encoder.pack
-    return lambda row: encoder.pack([row[place] for place in where])
-
-
-def arm_of(endpoint: str, candidate: int, request_id: str) -> float:
-    """Where a request falls in [0, 1): the same in every worker and every replay."""
-    made = blake2b(f"{endpoint}\0{candidate}\0{request_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(made) / 2**64
-
-
-def pick(target: Target, request_id: str) -> Served:
-    """The live version whose turn it is: candidates by their share of the hash, the champion for the rest."""
-    below = 0.0
-    for served in target.versions[1:]:
-        if served.live:
-            below += served.weight
-            if arm_of(target.name, served.version, request_id) < below:
-                return served
-    return target.versions[0]
-
-
 class Engine:
-    """Answers Asks by the newest targets; one thread."""
+    """Answers Asks by the newest targets, on one thread; slow models score in lanes when there is a way to `tell`.
 
-    def __init__(self, home: Path, slot: int, later: Callable[[Callable[[], None]], None]) -> None:
+    `tell` hands work over to the engine's own thread; `settled` is called there when a lane has answered.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        slot: int,
+        later: Callable[[Callable[[], None]], None],
+        tell: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         self._home = home
         self._slot = slot
         self._later = later
+        self._tell = tell
         self._spools: dict[str, Spool] = {}
         self._memory: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
+        self._lanes: dict[str, Lane] = {}
+        self._under_way: dict[tuple[str, str], list[Ask]] = {}
+        self._render: Render = lambda ask, answer: b""
+        self.settled: Callable[[], None] = lambda: None
         self.targets: dict[str, Target] = {}
         self.clock_us: int | None = None
         self.subject_key = b""
         self.unlogged = 0
+        self.log_problem = ""
+        self._log_failed_s = 0.0
 
-    def answer(self, asks: Sequence[Ask], render: Callable[[Ask, Answer], bytes]) -> None:
-        """Give every Ask its answer; `render` makes the bytes that a repeat of the request gets again."""
+    def answer(self, asks: Sequence[Ask], render: Render) -> None:
+        """Give every Ask its answer, or leave it pending; `render` makes the bytes that a repeat of it gets again."""
         received_us = machine_us()
+        self._render = render
         by_target: dict[int, list[Ask]] = {}
         twins: list[tuple[Ask, Ask]] = []
         first: dict[tuple[str, str], Ask] = {}
@@ -205,27 +120,44 @@ class Engine:
                 first[key] = ask
             by_target.setdefault(id(ask.target), []).append(ask)
         for group in by_target.values():
-            self._serve(group, received_us, render)
+            self._serve(group, received_us)
         for leader, ask in twins:
-            answer = leader.answer
-            if leader.inputs != ask.inputs:
-                answer = Answer("conflict")
-            ask.answer = answer
+            if leader.pending:
+                self._join(self._under_way[(ask.target.name, ask.request_id)], ask)
+            else:
+                _answer_alike(leader, ask)
 
     def _recall(self, key: tuple[str, str], ask: Ask) -> bool:
+        """Whether the request was asked before: then it has its answer, or gets that of the one under way."""
+        if key in self._under_way:
+            self._join(self._under_way[key], ask)
+            return True
         known = self._memory.get(key)
         if known is None or ask.at_us is None or abs(ask.at_us - known.at_us) > DAY:
             return False
         ask.answer = Answer("conflict") if known.inputs != ask.inputs else Answer("repeated", body=known.body)
         return True
 
-    def _serve(self, asks: list[Ask], received_us: int, render: Callable[[Ask, Answer], bytes]) -> None:
+    def _join(self, family: list[Ask], ask: Ask) -> None:
+        ask.pending = True
+        family.append(ask)
+
+    def _serve(self, asks: list[Ask], received_us: int) -> None:
+        target = asks[0].target
+        rows = asks[0].rows if len(asks) == 1 else [row for ask in asks for row in ask.rows]
+        if self._tell is not None:
+            lane = self._lanes.get(target.name)
+            if target.slow or len(rows) * target.each_us > INLINE_ROWS_US or (lane is not None and lane.turn):
+                self._wait(asks)
+                return
+        self._finish(asks, score_all(target, rows), received_us)
+
+    def _finish(self, asks: Sequence[Ask], judged: list[Judged], received_us: int) -> None:
+        """Decide, log, answer."""
         target = asks[0].target
         spool = self._spools.get(target.name)
         if spool is None:
             spool = self._spools[target.name] = Spool(self._home, target.name, self._slot, self._later)
-        rows = asks[0].rows if len(asks) == 1 else [row for ask in asks for row in ask.rows]
-        judged = _score_all(target, rows)
         logged: list[LogRow] = []
         start = 0
         for ask in asks:
@@ -235,13 +167,79 @@ class Engine:
             start += len(ask.rows)
         try:
             spool.append(target.columns, logged)
-            written = True
-        except OSError:
-            written = False
+            written, self.log_problem = True, ""
+        except OSError as error:
+            written, self.log_problem, self._log_failed_s = False, error.strerror or str(error), monotonic_s()
         for ask in asks:
-            self._settle(ask, written, render)
+            self._settle(ask, written)
 
-    def _settle(self, ask: Ask, written: bool, render: Callable[[Ask, Answer], bytes]) -> None:
+    # lanes
+
+    def _wait(self, asks: list[Ask]) -> None:
+        """Put asks into their endpoint's lane."""
+        name = asks[0].target.name
+        lane = self._lanes.get(name)
+        if lane is None and self._tell is not None:
+            lane = self._lanes[name] = Lane(name, self._tell)
+        assert lane is not None
+        for ask in asks:
+            ask.pending = True
+            if ask.request_id:
+                self._under_way[(name, ask.request_id)] = []
+        lane.waiting.extend(asks)
+        if lane.turn is None:
+            self._next_turn(lane)
+
+    def _next_turn(self, lane: Lane) -> None:
+        """Take all that waits for one state of the routes, up to a limit."""
+        asks: list[Ask] = []
+        rows: list[Sequence[Any]] = []
+        while lane.waiting:
+            ask = lane.waiting[0]
+            if asks and (ask.target is not asks[0].target or len(rows) + len(ask.rows) > TURN_ROWS):
+                break
+            asks.append(lane.waiting.popleft())
+            rows.extend(ask.rows)
+        if asks:
+            lane.start(Turn(asks[0].target, asks, rows, machine_us()), lambda turn: self._turned(lane, turn))
+
+    def _turned(self, lane: Lane, turn: Turn) -> None:
+        """A lane has scored its rows."""
+        if lane.turn is not turn:
+            return
+        lane.turn = None
+        try:
+            self._finish(turn.asks, turn.judged, turn.received_us)
+        finally:
+            for ask in turn.asks:
+                ask.pending = False
+                for twin in self._under_way.pop((ask.target.name, ask.request_id), ()):
+                    twin.pending = False
+                    _answer_alike(ask, twin)
+            self._next_turn(lane)
+            self.settled()
+
+    def _watch(self) -> None:
+        """Give up on models that hang: they are asked no more, and the rows go to the other versions."""
+        for lane in self._lanes.values():
+            turn = lane.turn
+            hung = turn.give_up() if turn is not None else None
+            if turn is None or hung is None:
+                continue
+            hung.failure = f"the model gave no answer in {HANG_S:g} s"
+            if hung.predictor is not None:
+                hung.predictor.failure = hung.failure
+            hung.predictor = None
+            lane.abandon()
+            again = Turn(turn.target, turn.asks, turn.rows, turn.received_us)
+            lane.start(again, lambda turn, lane=lane: self._turned(lane, turn))  # type: ignore[misc]
+
+    @property
+    def pending(self) -> bool:
+        """Whether a lane has work."""
+        return any(lane.turn is not None for lane in self._lanes.values())
+
+    def _settle(self, ask: Ask, written: bool) -> None:
         answer = ask.answer
         if answer is None or answer.outcome != "answered":
             return
@@ -251,7 +249,7 @@ class Engine:
                 return
             answer.logged = False
             self.unlogged += len(ask.rows)
-        answer.body = render(ask, answer)
+        answer.body = self._render(ask, answer)
         # An answer that the log did not take is not remembered: a repeat gets another chance to be logged.
         if ask.request_id and written and ask.at_us is not None:
             self._memory[(ask.target.name, ask.request_id)] = _Memory(ask.inputs, ask.at_us, answer.body)
@@ -259,9 +257,12 @@ class Engine:
                 self._memory.popitem(last=False)
 
     def tick(self) -> None:
-        """Once a second: spools to the disk, old spools let go."""
+        """Once a second: spools to the disk, old spools let go, hanging models given up."""
+        self._watch()
         for spool in self._spools.values():
             spool.tick()
+        if self.log_problem and monotonic_s() - self._log_failed_s > LOG_CALM_S:
+            self.log_problem = ""
 
     @property
     def failed_syncs(self) -> int:
@@ -269,70 +270,19 @@ class Engine:
         return sum(spool.failed_syncs for spool in self._spools.values())
 
     def close(self) -> None:
-        """Let go of all spools."""
+        """Let go of all lanes and spools."""
+        for lane in self._lanes.values():
+            lane.close()
         for spool in self._spools.values():
             spool.rotate()
 
 
-class _Judged(msgspec.Struct, gc=False):
-    """What one version made of the rows of a tick."""
-
-    served: Served
-    scores: Sequence[float | None]
-    errors: dict[int, str]
-    latency_us: Sequence[int]
+def _answer_alike(leader: Ask, ask: Ask) -> None:
+    """Give a request the answer of its twin, which came before it."""
+    ask.answer = leader.answer if leader.inputs == ask.inputs else Answer("conflict")
 
 
-def _score_all(target: Target, rows: Sequence[Sequence[Any]]) -> list[_Judged]:
-    count = len(rows)
-    packed: list[list[bytes] | None] = [None] * len(target.packers)
-    out = []
-    for served in target.versions:
-        if served.predictor is None:
-            out.append(_Judged(served, [None] * count, dict.fromkeys(range(count), served.failure), [0] * count))
-            continue
-        data = packed[served.packer]
-        if data is None:
-            data = packed[served.packer] = list(map(target.packers[served.packer], rows))
-        out.append(_score(served, served.predictor, data))
-    return out
-
-
-def _score(served: Served, predictor: Predictor, packed: list[bytes]) -> _Judged:
-    """Score packed rows in one call; when it fails, row by row, so that a bad row fails alone."""
-    count = len(packed)
-    start = perf_counter_ns()
-    try:
-        scores = predictor.score(packed)
-    except LoopwrightError:
-        return _score_singly(served, predictor, packed)
-    each = (perf_counter_ns() - start) // (1000 * count)
-    errors: dict[int, str] = {}
-    found: Sequence[float | None] = scores
-    for place, score in enumerate(scores):
-        if not -_INFINITE < score < _INFINITE:
-            errors[place] = "the score is not finite"
-    if errors:
-        found = [None if place in errors else score for place, score in enumerate(scores)]
-    return _Judged(served, found, errors, [each] * count)
-
-
-def _score_singly(served: Served, predictor: Predictor, packed: list[bytes]) -> _Judged:
-    scores: list[float | None] = []
-    errors: dict[int, str] = {}
-    latency = []
-    for place, row in enumerate(packed):
-        start = perf_counter_ns()
-        try:
-            scores.append(predictor.score([row])[0])
-        except LoopwrightError as error:
-            scores.append(None)
-            errors[place] = error.message
-        latency.append((perf_counter_ns() - start) // 1000)
-    return _Judged(served, scores, errors, latency)
-
-
-def _decide(ask: Ask, judged: list[_Judged], start: int, prediction: str) -> None:
+def _decide(ask: Ask, judged: list[Judged], start: int, prediction: str) -> None:
     """Pick the answering version: the arm's, the champion's when the arm failed, none when both did."""
     target, champion = ask.target, ask.target.versions[0]
     arm = champion
@@ -350,7 +300,7 @@ def _decide(ask: Ask, judged: list[_Judged], start: int, prediction: str) -> Non
     ask.answer = Answer("failed", None, prediction_id=prediction)
 
 
-def _note(ask: Ask, judged: list[_Judged], start: int, received_us: int, logged: list[LogRow]) -> None:
+def _note(ask: Ask, judged: list[Judged], start: int, received_us: int, logged: list[LogRow]) -> None:
     """Write the log rows of an Ask; what had no answer is logged under its own id, so that a retry stands beside it."""
     answer = ask.answer
     if answer is None or ask.at_us is None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 
 from loopwright.kernel.errors import LoopwrightError
-from loopwright.models.runtime import Predictor, load_native
-from loopwright.serving.engine import Served, Target, target_of
+from loopwright.models.runtime import Predictor, load_file
 from loopwright.serving.model import PublishedEndpoint, PublishedRoute, RouteFile
+from loopwright.serving.scoring import Served, Target, target_of
 
 Loaded = dict[str, Predictor]
 
@@ -54,23 +54,29 @@ def prepare(found: RouteFile, loaded: Loaded) -> Generation:
 
 def _target(endpoint: PublishedEndpoint, loaded: Loaded, kept: Loaded) -> Target:
     routes = sorted(endpoint.routes, key=lambda route: route.role != "live")
-    served = [_served(route, loaded, kept, champion=place == 0) for place, route in enumerate(routes)]
+    served = [_served(endpoint.name, route, loaded, kept, place == 0) for place, route in enumerate(routes)]
     return target_of(endpoint.name, endpoint.log, served)
 
 
-def _served(route: PublishedRoute, loaded: Loaded, kept: Loaded, *, champion: bool) -> Served:
-    # The card is part of the key: two packages can share a native file and differ in levels.
-    key = f"{route.native_digest}:{hash(route.card.signature)}"
-    predictor, failure = kept.get(key) or loaded.get(key), ""
+def _served(endpoint: str, route: PublishedRoute, loaded: Loaded, kept: Loaded, champion: bool) -> Served:
+    # The card is part of the key: two packages can share a file and differ in levels. So is the endpoint, since two of
+    # them may score at the same time and a predictor is for one thread.
+    key = f"{endpoint}:{route.native_digest}:{hash(route.card.signature)}"
+    failure = ""
+    predictor: Predictor | None = kept.get(key) or loaded.get(key)
     if predictor is None:
         try:
-            predictor = load_native(route.card, Path(route.native), route.native_digest)
+            predictor = load_file(route.card, Path(route.native), route.native_digest)
+            predictor.measure()
         except LoopwrightError as error:
             if champion:
                 raise
             failure = f"not loaded: {error.message}"
     if predictor is not None:
         kept[key] = predictor
+        if predictor.failure:
+            failure = predictor.failure
+            predictor = None
     return Served(
         version=route.version,
         weight=route.weight,

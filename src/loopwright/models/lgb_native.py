@@ -65,7 +65,7 @@ def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     return lib
 
 
-class NativeBooster:
+class LgbBooster:
     """A LightGBM model in memory, for one thread."""
 
     def __init__(self, text: bytes) -> None:
@@ -137,17 +137,6 @@ class NativeBooster:
         )
         self._check(code, "score the rows")
         return out
-
-    def predict(self, matrix: Any) -> Any:
-        """Scores of an (n_rows, n_columns) float64 array: (n_rows,) float64."""
-        import numpy as np
-
-        rows = np.ascontiguousarray(matrix, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self.columns:
-            raise Invalid(f"the model takes {self.columns} columns, not shape {rows.shape}", code="model.width")
-        if len(rows) == 0:
-            return np.empty(0)
-        return np.array(self._matrix(rows.tobytes(), len(rows)), dtype=np.float64)
 
     def __del__(self) -> None:
         if getattr(self, "_fast", None):

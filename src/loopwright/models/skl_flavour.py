@@ -1,0 +1,290 @@
+"""Flavour sklearn: any fitted estimator or pipeline that predicts one value or the probability of class 1.
+
+Nothing is pickled: numbers go into ONNX as they are, and encoders of texts and levels as the table of what they give.
+"""
+
+import copy
+import warnings
+from importlib import metadata
+from typing import Any
+
+from loopwright.kernel.errors import Invalid, Unsupported
+from loopwright.models.fitted import Fitted, Width, check_binary, check_task, is_from, level, not_fitted
+from loopwright.models.model import Level, Task, Unseen
+
+FLAVOUR = "sklearn"
+MAX_LEVELS = 10_000
+_ENCODERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
+
+
+def accepts(fitted: Any) -> bool:
+    """Whether a model is scikit-learn's."""
+    return is_from(fitted, FLAVOUR) and hasattr(fitted, "predict")
+
+
+def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
+    """Find out what packing needs to know.
+
+    Raises:
+        Unsupported: it gives no single probability or value, or a column of it cannot be taken apart.
+        Invalid: it has not been fitted, its classes are not 0 and 1, or the frame is not the one it was fitted on.
+    """
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    fitted = getattr(fitted, "best_estimator_", fitted)
+    try:
+        check_is_fitted(fitted)
+    except NotFittedError:
+        raise not_fitted() from None
+    task = check_task(_task_of(fitted), asked)
+    columns, named = _columns_of(fitted, frame)
+    branches = _Branches(fitted, frame[columns], named)
+    plain = branches.plain()
+    return Fitted(
+        flavour="sklearn",
+        task=task,
+        columns=columns,
+        levels=branches.levels,
+        unseen=branches.unseen,
+        refuses_null=frozenset(branches.refuses_null),
+        version=metadata.version("scikit-learn"),
+        native=None,
+        reference=lambda part: scores(fitted, part[columns] if named else part[columns].to_numpy(), task),
+        convert=lambda width: _convert(plain, len(columns), width),
+        libraries=("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime"),
+    )
+
+
+def _convert(model: Any, columns: int, width: Width) -> bytes:
+    from loopwright.models.convert import scikit
+
+    return scikit(model, columns, width)
+
+
+def scores(fitted: Any, rows: Any, task: Task) -> list[float]:
+    """The library's own scores."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = fitted.predict_proba(rows)[:, 1] if task == "binary" else fitted.predict(rows)
+    return [float(value) for value in found]
+
+
+def _task_of(fitted: Any) -> Task:
+    from sklearn.base import is_classifier, is_regressor
+
+    if is_classifier(fitted):
+        check_binary(fitted.classes_)
+        if not hasattr(fitted, "predict_proba"):
+            raise Unsupported(
+                f"a {type(fitted).__name__} gives no probabilities",
+                code="model.objective",
+                field="fitted",
+                hint="wrap it in sklearn.calibration.CalibratedClassifierCV",
+            )
+        return "binary"
+    if is_regressor(fitted):
+        return "regression"
+    raise Unsupported(
+        f"a {type(fitted).__name__} neither classifies nor regresses",
+        code="model.objective",
+        field="fitted",
+        hint="lw.model takes a classifier of two classes or a regressor",
+    )
+
+
+def _columns_of(fitted: Any, frame: Any) -> tuple[list[Any], bool]:
+    """The frame's columns that the model takes, and whether it knows them by name."""
+    hint = "pass the frame that the model was fitted on as sample="
+    names = getattr(fitted, "feature_names_in_", None)
+    if names is not None:
+        lacking = [name for name in names if name not in frame.columns]
+        if lacking:
+            message = f"the model was trained on column {lacking[0]!r}, which the sample lacks"
+            raise Invalid(message, code="model.column", field=str(lacking[0]), hint=hint)
+        return list(names), True
+    count = getattr(fitted, "n_features_in_", len(frame.columns))
+    if count != len(frame.columns):
+        message = f"the model was trained on {count} columns and the sample has {len(frame.columns)}"
+        raise Invalid(message, code="model.column", field="sample", hint=hint)
+    return list(frame.columns), False
+
+
+class _Branches:
+    """A pipeline whose encoders are replaced by tables, column by column."""
+
+    def __init__(self, fitted: Any, frame: Any, named: bool) -> None:
+        self._fitted = fitted
+        self._frame = frame
+        self._named = named
+        self.levels: dict[Any, tuple[Level, ...]] = {}
+        self.unseen: dict[Any, Unseen] = {}
+        self.refuses_null: set[Any] = set()
+
+    def plain(self) -> Any:
+        """The same model over a matrix of numbers, in which a level is its place among the levels of its column."""
+        from sklearn.compose import ColumnTransformer
+        from sklearn.pipeline import Pipeline
+
+        fitted = self._fitted
+        steps = list(fitted.steps) if isinstance(fitted, Pipeline) else [("model", fitted)]
+        if isinstance(steps[0][1], ColumnTransformer):
+            return Pipeline([("columns", self._columns(steps[0][1])), *steps[1:]])
+        encoders = [place for place, (_, step) in enumerate(steps) if type(step).__name__ in _ENCODERS]
+        if encoders:
+            head = Pipeline(steps[: encoders[-1] + 1])
+            lookup = self._table(head, list(range(self._frame.shape[1])))
+            return Pipeline([("columns", lookup), *steps[encoders[-1] + 1 :]])
+        self._only_numbers(list(range(self._frame.shape[1])))
+        return fitted
+
+    def _columns(self, transformer: Any) -> Any:
+        made = copy.copy(transformer)
+        made.transformers_ = []
+        for name, step, _ in transformer.transformers_:
+            where = transformer._transformer_to_input_indices[name]
+            if not len(where) or (isinstance(step, str) and step == "drop"):
+                continue
+            if self._encodes(step, where):
+                step = self._table(step, where)
+            else:
+                self._only_numbers(where)
+                if type(step).__name__ == "FunctionTransformer" and step.func is None:
+                    step = "passthrough"
+            made.transformers_.append((name, step, list(where)))
+        return made
+
+    def _encodes(self, step: Any, where: list[int]) -> bool:
+        parts = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
+        if any(type(part).__name__ in _ENCODERS for part in parts):
+            return True
+        return not isinstance(step, str) and any(not _is_number(self._frame.iloc[:, place]) for place in where)
+
+    def _only_numbers(self, where: list[int]) -> None:
+        for place in where:
+            series = self._frame.iloc[:, place]
+            if not _is_number(series):
+                raise Unsupported(
+                    f"column {str(series.name)!r} is of type {series.dtype} and no encoder stands before the model",
+                    code="model.dtype",
+                    field=str(series.name),
+                    hint="put a OneHotEncoder or OrdinalEncoder into the pipeline",
+                )
+
+    def _table(self, step: Any, where: list[int]) -> Any:
+        """What an encoder gives for each level of each of its columns, for a null and for a level it has not seen."""
+        import numpy as np
+
+        from loopwright.models.skl_lookup import TableLookup
+
+        part = self._frame.iloc[:, where]
+        base = part.iloc[:1]
+        ground = self._out(step, base)[0]
+        tables, places, owner = [], [], np.full(len(ground), -1)
+        for number, place in enumerate(where):
+            series = self._frame.iloc[:, place]
+            values = _levels_of(step, series, number)
+            known = self._out(step, _with(base, number, values, series))
+            null = self._try(step, _with(base, number, [_null_of(series)], series))
+            odd = self._try(step, _with(base, number, [_stranger(values)], series))
+            none = np.full((1, len(ground)), np.nan)
+            rows = np.vstack([known, none if null is None else null, none if odd is None else odd])
+            told = np.vstack([known, *(row for row in (null, odd) if row is not None)])
+            differs = ~((told == ground) | (np.isnan(told) & np.isnan(ground))).all(axis=0)
+            if (owner[differs] != -1).any():
+                raise _mixes(step)
+            owner[differs] = number
+            tables.append(rows)
+            name = series.name
+            self.levels[name] = tuple(level(value) for value in values)
+            self.unseen[name] = "refused" if odd is None else "own"
+            if null is None:
+                self.refuses_null.add(name)
+        # What no column changes is the same in every row; it goes with the first.
+        owner[owner == -1] = 0
+        cut = [table[:, owner == number] for number, table in enumerate(tables)]
+        beside = np.concatenate([np.flatnonzero(owner == number) for number in range(len(tables))])
+        places = np.argsort(beside, kind="stable").tolist()
+        return TableLookup(tables=cut, places=places)
+
+    def _out(self, step: Any, part: Any) -> Any:
+        import numpy as np
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            out = step.transform(part if self._named else part.to_numpy())
+        out = out.toarray() if hasattr(out, "toarray") else out
+        return np.asarray(out, dtype=np.float64)
+
+    def _try(self, step: Any, part: Any) -> Any:
+        try:
+            return self._out(step, part)
+        except (ValueError, TypeError):
+            return None
+
+
+def _mixes(step: Any) -> Unsupported:
+    return Unsupported(
+        f"{type(step).__name__} mixes the columns of texts and levels, so they cannot be taken apart",
+        code="model.encoder",
+        field="fitted",
+        hint="encode each column by itself, and mix the encoded columns after the ColumnTransformer",
+    )
+
+
+def _is_number(series: Any) -> bool:
+    kind = str(series.dtype).lower()
+    return kind.startswith(("int", "uint", "float", "bool"))
+
+
+def _levels_of(step: Any, series: Any, number: int) -> list[Any]:
+    """The values of a column that the encoder may meet: those of the sample, and those that it was fitted on."""
+    found = dict.fromkeys(series.dropna().unique().tolist())
+    parts = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
+    for part in parts:
+        known = getattr(part, "categories_", None)
+        if known is not None and number < len(known):
+            found.update(dict.fromkeys(v for v in known[number].tolist() if v is not None and v == v))
+    if len(found) > MAX_LEVELS:
+        name = str(series.name)
+        message = f"column {name!r} has {len(found)} levels; a package holds at most {MAX_LEVELS}"
+        raise Unsupported(message, code="model.levels", field=name, hint="group the rare ones before fitting")
+    try:
+        return sorted(found)
+    except TypeError:
+        raise Unsupported(
+            f"the levels of {str(series.name)!r} are of several types", code="model.levels", field=str(series.name)
+        ) from None
+
+
+def _null_of(series: Any) -> Any:
+    """What stands for no value in a column: what stood there in training, where something did."""
+    gaps = series[series.isna()]
+    return gaps.iloc[0] if len(gaps) else float("nan")
+
+
+def _stranger(values: list[Any]) -> Any:
+    """A level that is none of these."""
+    if values and isinstance(values[0], str):
+        return max(values) + " "
+    if set(values) <= {False, True} and values:
+        return next((value for value in (False, True) if value not in values), 2)
+    return max(values) + 1 if values else "?"
+
+
+def _with(base: Any, number: int, values: list[Any], series: Any) -> Any:
+    """The base row once for each value of one of its columns, in the column's own type where it can hold them."""
+    import pandas as pd
+
+    out = base.iloc[[0] * len(values)].reset_index(drop=True)
+    if str(series.dtype) == "category":
+        known = list(series.cat.categories)
+        more = [value for value in values if value == value and value is not None and value not in known]
+        made = pd.Series(pd.Categorical(values, dtype=pd.CategoricalDtype([*known, *more])))
+    else:
+        try:
+            made = pd.Series(values).astype(series.dtype)
+        except (TypeError, ValueError):
+            made = pd.Series(values, dtype=object)
+    out.isetitem(number, made)
+    return out
