@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from loopwright.faces import client, processes, up
+from loopwright.faces import client, processes, supervisor, up
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.project import server
 
@@ -102,7 +102,7 @@ def test_one_up_a_project_and_down(project: Project) -> None:
     assert second["code"] == "up.running"
     assert str(where.pid) in second["message"] and where.control_url in second["message"]
     assert project.json("status")["server"]["pid"] == where.pid
-    until(lambda: len(family(where.pid)) >= 4)  # control, a worker, the job server and its child
+    until(lambda: len(family(where.pid)) >= 3)  # control, a worker, the job server
     children = family(where.pid)
     assert project.json("down") == {"schema": "lw.down/1", "stopped": True, "pid": where.pid}
     project.process.wait()
@@ -177,7 +177,7 @@ def test_a_space_that_cannot_open_is_told_at_once(project: Project) -> None:
 def test_without_a_project_the_next_command_is_init(tmp_path: Path, deployed: Path) -> None:
     shutil.copy(deployed / "loopwright.toml", tmp_path / "loopwright.toml")
     with pytest.raises(LoopwrightError) as caught:
-        up.supervise(up.planned(tmp_path), lambda found: None)
+        supervisor.supervise(up.planned(tmp_path), lambda found: None)
     assert caught.value.hint == "lw init"
 
 
@@ -235,7 +235,7 @@ def test_a_changed_project_is_loaded_anew_and_routes_reach_the_workers(project: 
 def test_the_last_words_of_an_up_are_its_error_and_not_its_hint(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     log.write_text("control ended with 1\nerror: no free port from 65535 on\n  try: lw up --port 64535\n")
-    assert up._last_words(log) == "no free port from 65535 on"
+    assert up.last_words(log) == "no free port from 65535 on"
 
 
 def test_an_up_that_is_interrupted_before_it_answers_is_not_left_behind(
