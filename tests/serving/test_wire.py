@@ -1,7 +1,9 @@
 """What the wire says of itself, and what it refuses: each with its status, nothing kept, the connection usable."""
 
+import gzip
 import json
 import socket
+import struct
 import threading
 from typing import Any
 
@@ -214,7 +216,8 @@ def test_refused_bodies_leave_the_connection_usable(worker: Running) -> None:
 
 
 def test_metadata(worker: Running) -> None:
-    assert worker.http.get("/v2").json() == {"name": "loopwright", "version": "0.1.0", "extensions": []}
+    about = {"name": "loopwright", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+    assert worker.http.get("/v2").json() == about
     assert worker.http.get("/v2/health/ready").json() == {"ready": True}
     assert worker.http.get("/v2/models/delay/ready").json() == {"name": "delay", "ready": True}
     assert worker.http.get("/v2/models/delay/versions/2/ready").json() == {"name": "delay", "ready": True}
@@ -227,10 +230,17 @@ def test_metadata(worker: Running) -> None:
     assert about["outputs"] == [{"name": "probability", "datatype": "FP64", "shape": [-1]}]
 
 
-def test_binary_tensors_are_refused_by_name(worker: Running) -> None:
-    answer = worker.infer(ask(), headers={"Inference-Header-Content-Length": "10"})
-    assert (answer.status_code, answer.json()["code"]) == (415, "tensor.binary")
-    assert worker.infer(ask(), headers={"Content-Encoding": "gzip"}).status_code == 415
+def test_binary_and_compressed_requests_are_logged_like_any_other(worker: Running, ready: Space) -> None:
+    body = json.dumps(ask({**VALUES, "wind": 3.5}, id="packed")).encode()
+    sent = {"Inference-Header-Content-Length": str(len(body)), "Content-Encoding": "gzip"}
+    first = worker.http.post("/v2/models/delay/infer", content=gzip.compress(body), headers=sent)
+    assert first.status_code == 200
+    again = worker.infer({**json.loads(body), "parameters": {"time": AT, "binary_data_output": True}})
+    size = int(again.headers["Inference-Header-Content-Length"])
+    said = json.loads(again.content[:size])
+    assert said["parameters"] == first.json()["parameters"]
+    assert struct.unpack("<d", again.content[size:]) == tuple(first.json()["outputs"][0]["data"])
+    assert predictions.find(ready, "packed").inputs["wind"] == 3.5
 
 
 def test_no_user_text_in_events(worker: Running, ready: Space) -> None:

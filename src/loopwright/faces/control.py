@@ -241,6 +241,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
     import uvicorn
 
     from loopwright.faces import http, httpd, scheduler  # noqa: F401 - loaded before an earlier control is let go
+    from loopwright.faces.listener import Listener
 
     listening = socket.socket(fileno=fd)
     (run_folder(root) / takeover.STANDBY).write_text(str(os.getpid()))
@@ -253,7 +254,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
     settings = uvicorn.Config(
         control.application(listening.getsockname()[1]),
         loop="uvloop",
-        http="httptools",
+        http=Listener,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -219,21 +219,26 @@ class Connection(asyncio.Protocol):
         return bool(self._owed) or bool(self._unfed)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= _BITE_BYTES and not self._unfed:
+        if self._unfed:
+            self._unfed += data
+        elif len(data) <= _BITE_BYTES:
             self._feed(data)
-            return
-        self._unfed += data
-        self._feed_rest()
+        else:
+            self._feed_all(data)
 
-    def _feed_rest(self) -> None:
+    def _feed_all(self, data: bytes) -> None:
         """Parse what has arrived, bite by bite, as long as the client takes its answers."""
-        while self._unfed and self._unread_since_s is None and not self._deaf:
-            data, self._unfed = self._unfed[:_BITE_BYTES], self._unfed[_BITE_BYTES:]
-            self._feed(data)
+        for start in range(0, len(data), _BITE_BYTES):
+            if self._unread_since_s is not None:
+                self._unfed = data[start:]
+                return
+            self._feed(data[start : start + _BITE_BYTES])
             if len(self._owed) >= _TOGETHER:
                 self._server.flush()
-        if self._deaf:
-            self._unfed = b""
+
+    def _feed_rest(self) -> None:
+        data, self._unfed = self._unfed, b""
+        self._feed_all(data)
         if not self._unfed and self._unread_since_s is None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._close_when_done()
@@ -261,7 +266,10 @@ class Connection(asyncio.Protocol):
                 self._raw_bytes = 0 if began else len(data) - data.rfind(b"\r\n\r\n") - 1
             if self._raw_bytes > self._limits.head_bytes:
                 self._head_too_large()
-        elif self._chunks and self._raw_bytes - self._body_bytes > self._limits.framing_bytes + self._limits.head_bytes:
+        elif (
+            b"transfer-encoding" in self._headers
+            and self._raw_bytes - self._body_bytes > self._limits.framing_bytes + self._limits.head_bytes
+        ):
             self._end(self._too_large())
 
     # httptools
@@ -313,14 +321,22 @@ class Connection(asyncio.Protocol):
             self._expected(expect)
 
     def _unsound(self) -> Reply | None:
-        """Why a head is refused whose request another reader might cut out of the stream in another way."""
+        """Why a head is refused whose request another reader might cut out, or send on, in another way."""
         version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")
+        host = self._headers.get(b"host")
         if version not in ("1.1", "1.0"):
             return refuse(505, "http.version", "this server speaks HTTP/1.1")
         if coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked"):
             return refuse(501, "http.transfer", "the only transfer coding that is read is chunked")
-        if self._doubled and coding is not None:
-            return refuse(400, "http.host", "each header stands once")
+        if self._doubled or (host is None and version == "1.1"):
+            return refuse(400, "http.host", "a request names one host, and each header once")
+        if not self._url.startswith(b"/"):
+            # The absolute form, which every server must take (RFC 9112, 3.2.2); its host is the one that counts.
+            scheme, _, rest = self._url.partition(b"://")
+            authority, slash, path = rest.partition(b"/")
+            if scheme.lower() not in (b"http", b"https") or host is None or authority.lower() != host.lower():
+                return refuse(400, "http.target", "the target of a request is a path, or names the same host")
+            self._url = slash + path
         return None
 
     def _expected(self, expect: bytes) -> None:
@@ -334,17 +350,6 @@ class Connection(asyncio.Protocol):
 
     def _open(self) -> Call | Index | Reply:
         headers, method = self._headers, self._parser.get_method()
-        if self._doubled or (b"host" not in headers and self._parser.get_http_version() == "1.1"):
-            return refuse(400, "http.host", "a request names one host, and each header once")
-        path = self._url.decode("latin-1")
-        if not path.startswith("/"):
-            # The absolute form, which every server must take (RFC 9112, 3.2.2); its host is the one that counts.
-            scheme, _, rest = path.partition("://")
-            authority, slash, path = rest.partition("/")
-            named = headers.get(b"host", b"").decode("latin-1").lower()
-            if scheme.lower() not in ("http", "https") or authority.lower() != named:
-                return refuse(400, "http.target", "the target of a request is a path, or names the same host")
-            path = slash + path
         if headers:
             door = (headers.get(b"host"), headers.get(b"origin"), headers.get(b"sec-fetch-site"))
             if door != self._known:
@@ -357,7 +362,7 @@ class Connection(asyncio.Protocol):
             if kind is not None and method == b"POST" and kind.partition(b";")[0].strip().lower() in _FORMS:
                 hint = "send the header Content-Type: application/json"
                 return refuse(415, "http.type", "the body of a request is JSON", hint)
-        return self._server.wire.open(method.decode(), path, headers)
+        return self._server.wire.open(method.decode(), self._url.decode("latin-1"), headers)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1

@@ -158,6 +158,8 @@ def _matrix(tensor: dict[str, Any], target: Target) -> Sequence[Sequence[Any]]:
     if len(data) != count * width:
         message = f"input {name!r} has shape {[count, width]} and {len(data)} values"
         raise Invalid(message, code="input.shape", field=name)
+    if datatype == "BOOL":
+        data = [int(value) if type(value) is bool else value for value in data]
     plain = target.cache.get("oip floats")
     if plain is None:
         plain = target.cache["oip floats"] = all(field.dtype == "float64" for field in fields)
@@ -173,7 +175,7 @@ def _cast(column: list[Any], field: Field) -> list[Any]:
         return [int(v) if type(v) is float and v.is_integer() and abs(v) < 2**63 else v for v in column]
     if field.dtype == "bool":
         return [bool(value) if type(value) in (int, float) and value in (0, 1) else value for value in column]
-    return [int(value) if type(value) is bool else value for value in column]
+    return column
 
 
 def _tensor_error(tensor: Any, table: dict[str, Any]) -> Invalid:
