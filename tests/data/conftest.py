@@ -27,8 +27,7 @@ def write_parquet(path: Path, columns: dict[str, str], rows: Sequence[Sequence[A
 def digest_of(space: Space) -> str:
     """A digest over all tables and blobs of a Space."""
     with space.read() as tx:
-        tables = [row[0] for row in tx.query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        rows = {table: [list(row) for row in tx.query(f"SELECT * FROM {table}")] for table in tables}
+        rows = {table: [list(row) for row in tx.query(f"SELECT * FROM {table}")] for table in tx.tables()}
     return canonical.digest([rows, list(space.blobs.all())])
 
 

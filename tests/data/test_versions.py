@@ -166,6 +166,7 @@ def test_a_job_takes_the_newest_version_and_never_the_folder(space: Space, parqu
     assert wind.version(space).number == 2
 
 
+@pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
 def test_missing_bytes_are_told(space: Space, parquet: Any) -> None:
     winds(parquet, space.root / "wind.parquet")
     made = lw.features("f", lw.data("wind.parquet", key="site", known="always"), at="at", columns=["wind"])

@@ -183,8 +183,7 @@ def stored(space: Space) -> dict[str, bytes]:
         if path.is_file()
     }
     with space.read() as tx:
-        names = [row[0] for row in tx.query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        for name in names:
+        for name in tx.tables():
             out[f"table {name}"] = repr([tuple(row) for row in tx.query(f"SELECT * FROM {name}")]).encode()
     return out
 

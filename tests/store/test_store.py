@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,8 +59,11 @@ def test_one_failing_write_does_not_take_its_batch_with_it(space: Space) -> None
     assert outcomes.count("kept") == 20 == _count(space)
 
 
+ON_FILES = pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
+
+
 def test_a_read_cannot_write(space: Space) -> None:
-    with pytest.raises(sqlite3.OperationalError), space.read() as tx:
+    with pytest.raises((sqlite3.OperationalError, psycopg.errors.ReadOnlySqlTransaction)), space.read() as tx:
         tx.execute("DELETE FROM events")
 
 
@@ -135,6 +139,7 @@ def test_no_space_says_what_to_type(tmp_path: Path) -> None:
     assert caught.value.hint == "lw init"
 
 
+@ON_FILES
 def test_blobs_are_whole_and_checked(space: Space, tmp_path: Path) -> None:
     digest = space.blobs.put_bytes(b"one")
     (tmp_path / "f").write_bytes(b"one")
@@ -154,7 +159,7 @@ def test_blobs_are_whole_and_checked(space: Space, tmp_path: Path) -> None:
         space.blobs.path("../../etc/passwd")
 
 
-@given(st.lists(st.binary(max_size=50), max_size=8), st.integers(min_value=0, max_value=60))
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.integers(min_value=0, max_value=60))
 def test_frames_survive_a_torn_tail(tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes], cut: int) -> None:
     path = tmp_path_factory.mktemp("frames") / "f"
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -170,6 +175,20 @@ def test_frames_survive_a_torn_tail(tmp_path_factory: pytest.TempPathFactory, pa
     assert list(frames.read_frames(path)) == payloads[:whole]
 
 
+def test_zeros_at_the_end_are_no_frames(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(frames.encode(b"row") + bytes(4096))
+    assert list(frames.read_frames(path)) == [b"row"]
+    assert frames.find_damage(path) is None
+    whole = frames.encode(b"row" * 4000)
+    path.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
+    assert (list(frames.read_frames(path)), frames.find_damage(path)) == ([], None)
+    path.write_bytes(whole[:9000] + b"?" + whole[9001:])
+    assert (list(frames.read_frames(path)), frames.find_damage(path)) == ([], 0)
+    with pytest.raises(ValueError):
+        frames.encode(b"")
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_without_a_fault(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("frames") / "f"
@@ -182,6 +201,7 @@ def _count(space: Space) -> int:
         return int(tx.value("SELECT COUNT(*) FROM events WHERE kind = 'thing.made@1'"))
 
 
+@ON_FILES
 def test_a_full_disk_is_told_as_one_and_the_next_write_works(space: Space) -> None:
     pages = space.write(lambda tx: tx.value("PRAGMA page_count"))
     space.write(lambda tx: tx.value(f"PRAGMA max_page_count={pages + 5}"))
@@ -193,6 +213,7 @@ def test_a_full_disk_is_told_as_one_and_the_next_write_works(space: Space) -> No
     assert _count(space) == before + 1
 
 
+@ON_FILES
 def test_a_database_that_cannot_be_opened_again_keeps_nobody_waiting(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +265,7 @@ with space.read() as tx:
     tx.value("SELECT 1")
 pid = os.fork()
 if not pid:
-    done = space.write(lambda tx: tx.execute("CREATE TABLE of_the_child(x)"))
+    done = space.write(lambda tx: tx.execute("CREATE TABLE of_the_child(x INTEGER)"))
     with space.read() as tx:
         os._exit(int(tx.value("SELECT COUNT(*) FROM of_the_child")))
 assert os.waitpid(pid, 0)[1] == 0

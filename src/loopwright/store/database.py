@@ -61,6 +61,10 @@ class Tx(Protocol):
         """Whether a table is there."""
         ...
 
+    def tables(self) -> list[str]:
+        """The names of all tables, in order."""
+        ...
+
 
 class Database(Protocol):
     """One database, shared by any number of processes; a write is durable before it returns."""

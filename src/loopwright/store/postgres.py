@@ -100,6 +100,13 @@ class PostgresTx:
         """Whether a table is there."""
         return self.value("SELECT to_regclass(quote_ident(?))", (name,)) is not None
 
+    def tables(self) -> list[str]:
+        """The names of all tables, in order."""
+        return [
+            row[0]
+            for row in self.query("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
+        ]
+
 
 class PostgresDatabase(Writer):
     """One schema of a PostgreSQL database, shared by any number of processes and hosts.

@@ -65,6 +65,15 @@ class SqliteTx:
         """Whether a table is there."""
         return self.value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)) is not None
 
+    def tables(self) -> list[str]:
+        """The names of all tables, in order."""
+        return [
+            row[0]
+            for row in self.query(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+            )
+        ]
+
 
 class SqliteDatabase(Writer):
     """One SQLite file, shared by any number of processes on a machine."""
