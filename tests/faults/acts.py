@@ -179,3 +179,111 @@ def _reached(home: Path) -> Iterator[str]:
             if b"loopwright-tree-1" in data[:60]:
                 waiting.update(set(_DIGEST.findall(data.decode("utf-8", "replace"))) - seen)
     yield from seen
+
+
+def litter(house: Any) -> str:
+    """Leave what killed commands leave: a half-made file, a blob that nothing names, a spool that got no name."""
+    space = house.open()
+    for name in ("tmp/half", "tmp/half.parquet", f"spool/{ENDPOINT}/001k11n1688zz.new"):
+        (space.home / name).write_bytes(b"half" * 100)
+    for number in range(3):
+        space.blobs.put_bytes(f"nobody names this {number}".encode())
+    return "littered"
+
+
+# --- operations that are wrong on purpose: each must be seen ---
+
+
+def lies(house: Any, name: str, text: str) -> dict[str, Any]:
+    """Says that it is done, whatever happened."""
+    try:
+        return register(house, name, text)
+    except Exception as error:  # noqa: BLE001 - the lie
+        return {"version": 0, "digest": str(type(error))}
+
+
+def tears(house: Any, name: str, text: str) -> dict[str, Any]:
+    """Writes a blob in place, in two parts, before its row."""
+    from loopwright.kernel import canonical
+
+    space, data = house.open(), text.encode()
+    path = space.blobs.path(canonical.digest_bytes(data))
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb", buffering=0) as out:
+        out.write(data[:3])
+        out.write(data[3:])
+    return register(house, name, text)
+
+
+def litters(house: Any, name: str, text: str) -> dict[str, Any]:
+    """Leaves a file behind in a folder that nobody looks into."""
+    (house.open().home / "half-made").write_text(text)
+    return register(house, name, text)
+
+
+def forgets(house: Any, name: str, text: str) -> dict[str, Any]:
+    """Moves what others have acknowledged out of the way while it works."""
+    space = house.open()
+    space.write(lambda tx: tx.execute("CREATE TABLE kept AS SELECT * FROM labels"))
+    space.write(lambda tx: tx.execute("DELETE FROM labels"))
+    done = register(house, name, text)
+    space.write(lambda tx: tx.execute("INSERT INTO labels SELECT * FROM kept"))
+    space.write(lambda tx: tx.execute("DROP TABLE kept"))
+    return done
+
+
+# --- what goes on beside ---
+
+
+def work(house: Any, port_file: str, slot: int = 0) -> int:
+    """Be a real worker on a socket of its own; its port is written down."""
+    import socket
+
+    from loopwright.serving import publish, worker
+
+    space = house.open()
+    publish.publish(space)
+    space.close()
+    listener = socket.create_server(("127.0.0.1", 0))
+    Path(port_file).write_text(str(listener.getsockname()[1]))
+    return worker.main(["--home", str(space.home), "--slot", str(slot), "--fd", str(listener.detach())])
+
+
+def write(house: Any, number: int, rounds: int) -> list[Any]:
+    """Be one of several writers: versions, labels and runs' points; says what was acknowledged."""
+    import json as plain
+
+    from loopwright.artifacts import names
+    from loopwright.artifacts import service as artifacts
+    from loopwright.serving import labels
+
+    space, out = house.open(), []
+    for turn in range(rounds):
+        text = f"writer {number} turn {turn}".encode()
+        blob = artifacts.put_blob(space, text, kind="notes", meta={})
+        version = space.write(lambda tx, blob=blob: names.register(tx, "local:me", "shared", blob))
+        line = plain.dumps({"id": f"w-{number}-{turn}", "label": turn % 2}).encode()
+        labels.add(space, "local:me", ENDPOINT, line)
+        out.append([version.number, blob.digest, f"w-{number}-{turn}"])
+    return out
+
+
+def endure(house: Any, free: str) -> dict[str, Any]:
+    """Write until the disk is full, let it be freed, and go on in the same process."""
+    from loopwright.artifacts import names
+    from loopwright.artifacts import service as artifacts
+    from loopwright.kernel.errors import LoopwrightError
+
+    space, done, told = house.open(), [], ""
+    for turn in range(2000):
+        try:
+            blob = artifacts.put_blob(space, bytes([turn % 256]) * 20_000 + str(turn).encode(), kind="notes", meta={})
+            version = space.write(lambda tx, blob=blob: names.register(tx, "local:me", "filling", blob))
+        except (LoopwrightError, OSError) as error:
+            told = f"{error}"
+            break
+        done.append([version.number, blob.digest])
+    Path(free).unlink()
+    blob = artifacts.put_blob(space, b"room again", kind="notes", meta={})
+    version = space.write(lambda tx: names.register(tx, "local:me", "filling", blob))
+    return {"kept": [*done, [version.number, blob.digest]], "told": told}

@@ -6,8 +6,10 @@ Used by the tests beside it and by bench/faults.py; standard library only.
 import contextlib
 import csv
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +48,28 @@ class Ended:
         return False
 
 
+How = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A function of acts.py that goes on."""
+
+    lab: "Lab"
+    pid: int
+    out: Path
+
+    def kill(self) -> None:
+        """End it as kill -9 does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.lab.wait(self.pid)
+
+    def said(self) -> str:
+        """What it has printed up to now."""
+        return self.out.read_text("utf-8", "replace") if self.out.exists() else ""
+
+
 class Lab:
     """Owns a folder and one driver; `close` ends it."""
 
@@ -80,24 +104,38 @@ class Lab:
         told: dict[str, Any] = json.loads(line)
         return told
 
-    def _do(self, cwd: Path, request: dict[str, Any], strace: list[str] | None) -> Ended:
+    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._driver.stdin is not None
-        out, err = self.folder / "out.txt", self.folder / "err.txt"
-        asked = {**request, "cwd": str(cwd), "stdout": str(out), "stderr": str(err), "timeout_s": STUCK_S}
-        asked["strace"] = strace
-        self._driver.stdin.write(json.dumps(asked) + "\n")
+        self._driver.stdin.write(json.dumps(request) + "\n")
         self._driver.stdin.flush()
-        told = self._answer()
+        return self._answer()
+
+    def _do(self, cwd: Path, request: dict[str, Any], **more: Any) -> Ended:
+        out, err = self.folder / "out.txt", self.folder / "err.txt"
+        asked = {**request, "cwd": str(cwd), "stdout": str(out), "stderr": str(err), "timeout_s": STUCK_S, **more}
+        told = self._send(asked)
         said = [path.read_text("utf-8", "replace") for path in (out, err)]
         return Ended(told["code"], said[0], said[1], told["stuck"], told["took_s"])
 
-    def lw(self, project: Path, *words: str, strace: list[str] | None = None) -> Ended:
-        """Run a command line in a project."""
-        return self._do(project, {"lw": list(words)}, strace)
+    def begin(self, cwd: Path, does: str, /, **arguments: Any) -> "Begun":
+        """Start a function of acts.py and do not wait for it."""
+        self._count += 1
+        out = self.folder / f"begun-{self._count}.txt"
+        places = {"cwd": str(cwd), "stdout": str(out), "stderr": str(out.with_suffix(".err"))}
+        told = self._send({"call": does, "with": arguments, "background": True, **places})
+        return Begun(self, told["pid"], out)
 
-    def call(self, project: Path, does: str, /, strace: list[str] | None = None, **arguments: Any) -> Ended:
+    def wait(self, pid: int) -> int:
+        """Wait for what was begun, and return its exit code."""
+        return int(self._send({"wait": pid})["code"])
+
+    def lw(self, project: Path, *words: str, how: How | None = None) -> Ended:
+        """Run a command line in a project, under strace or up to a power cut when `how` says so."""
+        return self._do(project, {"lw": list(words)}, **(how or {}))
+
+    def call(self, project: Path, does: str, /, how: How | None = None, **arguments: Any) -> Ended:
         """Run a function of acts.py in a project."""
-        return self._do(project, {"call": does, "with": arguments}, strace)
+        return self._do(project, {"call": does, "with": arguments}, **(how or {}))
 
     def must(self, ended: Ended) -> Any:
         """What a command said that had to end well."""

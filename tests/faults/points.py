@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import LABELS, Ended, Lab, Tally, write_files
+from lab import LABELS, Ended, How, Lab, Tally, write_files
 
 CALLS = (
     *("write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "fsync", "fdatasync", "sendfile"),
@@ -32,9 +32,10 @@ class Operation:
 
     name: str
     base: str
-    run: Callable[[Lab, Path, list[str] | None], Ended]
+    run: Callable[[Lab, Path, How | None], Ended]
     arrange: Callable[[Lab, Path], None] = lambda lab, project: None
     refusals: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ("runs", "served")  # told otherwise when the operation is repeated
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,19 @@ class Point:
         return f"{self.fault} at {self.call} {self.nth} ({self.shown})"
 
 
-def command(*words: str) -> Callable[[Lab, Path, list[str] | None], Ended]:
+def traced(into: Path) -> How:
+    """How to run so that all calls of interest are written down."""
+    return {"strace": ["-f", "-q", "-y", "-e", f"trace={','.join(CALLS)}", "-o", str(into)]}
+
+
+def command(*words: str) -> Callable[[Lab, Path, How | None], Ended]:
     """A command line as an operation."""
-    return lambda lab, project, strace: lab.lw(project, *words, strace=strace)
+    return lambda lab, project, how: lab.lw(project, *words, how=how)
 
 
-def function(does: str, **arguments: Any) -> Callable[[Lab, Path, list[str] | None], Ended]:
+def function(does: str, **arguments: Any) -> Callable[[Lab, Path, How | None], Ended]:
     """A function of acts.py as an operation."""
-    return lambda lab, project, strace: lab.call(project, does, strace, **arguments)
+    return lambda lab, project, how: lab.call(project, does, how, **arguments)
 
 
 def _more_asks(lab: Lab, project: Path) -> None:
@@ -88,7 +94,7 @@ OPERATIONS = (
     Operation("labels", "base", command("api", "serving.add_labels", "endpoint=small", "body=batch.ndjson"), _labels),
     Operation("seal", "base", function("seal")),
     Operation("rollback", "base", command("rollback", "small", "--json"), refusals=("rollback.none",)),
-    Operation("gc", "base", command("gc", "--grace", "0s", "--json"), _rubbish),
+    Operation("gc", "base", command("gc", "--grace", "0s", "--json"), _rubbish, loose=("events",)),
 )
 
 
@@ -103,15 +109,13 @@ class Trial:
             self.before = lab.ask(project, "state")
             self.oracle = lab.ask(project, "blobs")
             trace = lab.traces / f"{operation.name}.txt"
-            done = operation.run(lab, project, ["-f", "-q", "-y", "-e", f"trace={','.join(CALLS)}", "-o", str(trace)])
+            done = operation.run(lab, project, traced(trace))
             lab.must(done)
             self.after = lab.ask(project, "state")
             self.oracle |= lab.ask(project, "blobs")
             self.calls = changing(trace.read_text("utf-8", "replace"), str(project))
-            self.collect = operation.name == "gc" or lab.lw(project, "gc", "--help").code == 0
-            if self.collect:
-                lab.must(lab.lw(project, "gc", "--grace", "0s"))
-            self.left = set(lab.ask(project, "leftover")) if self.collect else set()
+            lab.must(lab.lw(project, "gc", "--grace", "0s"))
+            self.left = set(lab.ask(project, "leftover"))
 
     def points(self, count: int) -> list[Point]:
         """Points spread evenly over the calls; a call that comes again gets another fault."""
@@ -128,16 +132,20 @@ class Trial:
     def run(self, count: int) -> Tally:
         """Try the points."""
         for point in self.points(count):
-            with self.lab.copy(self.operation.base) as project:
-                self.operation.arrange(self.lab, project)
-                self._try(project, point)
+            self.attempt(point)
         return self.tally
+
+    def attempt(self, point: Point) -> None:
+        """Try one point on a fresh copy."""
+        with self.lab.copy(self.operation.base) as project:
+            self.operation.arrange(self.lab, project)
+            self._try(project, point)
 
     def _try(self, project: Path, point: Point) -> None:
         lab, operation, tally = self.lab, self.operation, self.tally
         tally.attempted += 1
         trace = lab.traces / "point.txt"
-        done = operation.run(lab, project, [*point.arguments, "-o", str(trace)])
+        done = operation.run(lab, project, {"strace": [*point.arguments, "-o", str(trace)]})
         text = trace.read_text("utf-8", "replace")
         tally.missed += "(INJECTED" not in text and "killed by SIGKILL" not in text
         told = f"{operation.name}, {point}"
@@ -164,7 +172,7 @@ class Trial:
         return None
 
     def _differs(self, seen: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-        return [part for part in wanted if part not in ("runs", "served") and seen[part] != wanted[part]]
+        return [part for part in wanted if part not in self.operation.loose and seen[part] != wanted[part]]
 
     def _judge(self, seen: dict[str, Any], told: str, done: Ended) -> None:
         """Whole or not at all, nothing of before gone, and success only when done."""
@@ -198,8 +206,6 @@ class Trial:
         wrong = [digest for digest, found in handed.items() if found != self.oracle[digest]]
         if wrong:
             self.tally.wrong_bytes.append(f"{told}: {len(wrong)} blobs, such as {wrong[0]}: {handed[wrong[0]]}")
-        if not self.collect:
-            return
         collected = self.lab.lw(project, "gc", "--grace", "0s")
         left = sorted(set(self.lab.ask(project, "leftover")) - self.left)
         if collected.code != 0 or left:
@@ -236,8 +242,6 @@ def sweep(lab: Lab, count: int, only: str = "") -> dict[str, Tally]:
     out = {}
     for operation in OPERATIONS:
         if only and operation.name != only:
-            continue
-        if operation.name == "gc" and lab.lw(lab.folder / "base", "gc", "--help").code != 0:
             continue
         out[operation.name] = Trial(lab, operation).run(count)
     return out

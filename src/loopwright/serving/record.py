@@ -11,7 +11,6 @@ from loopwright.store import frames
 
 FORMAT = 1
 _HEADER, _ROWS = 0, 1
-_FRAME_HEAD_BYTES = len(frames.encode(b""))
 _PAIRS = [base32(number, 2) for number in range(1024)]
 
 
@@ -95,7 +94,7 @@ def _length(packed: bytes) -> int:
 
 def whole_bytes(path: Path) -> int:
     """The size of a spool up to its torn tail."""
-    return sum(len(payload) + _FRAME_HEAD_BYTES for payload in frames.read_frames(path))
+    return sum(len(payload) + frames.HEAD_BYTES for payload in frames.read_frames(path))
 
 
 def spool_id(slot: int, epoch_us: int) -> str:

@@ -97,7 +97,7 @@ class Spool:
         return fd
 
     def tick(self) -> None:
-        """Once a second: bring what was appended to the disk, and rotate a spool that is old."""
+        """Twice a second: bring what was appended to the disk, and rotate a spool that is old."""
         if self._failed:
             # After a failed sync nobody knows what the file holds on the disk; what follows goes elsewhere.
             self._failed = False
@@ -127,6 +127,7 @@ class Spool:
             os.fdatasync(fd)
             if new_name:
                 fsync_folder(self._folder)
+                fsync_folder(self._folder.parent)
         except OSError:
             self.failed_syncs += 1
             self._failed = True

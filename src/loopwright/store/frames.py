@@ -1,4 +1,7 @@
-"""Frames in an append-only file: length, CRC-32, payload. A torn tail is cut off by the reader."""
+"""Frames in an append-only file: length, CRC-32, payload. A torn tail is cut off by the reader.
+
+After a power cut a file may end in zeros, which would be frames of nothing: no frame is empty.
+"""
 
 import os
 import struct
@@ -7,11 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _HEAD = struct.Struct("<II")
+HEAD_BYTES = _HEAD.size
 MAX_PAYLOAD_BYTES = 256 << 20
+_BLOCK = 4096
 
 
 def encode(payload: bytes) -> bytes:
-    """The frame of a payload."""
+    """The frame of a payload, which is not empty.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not payload:
+        raise ValueError("a frame holds at least one byte")
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
@@ -38,9 +49,46 @@ def read_frames(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as stream:
         while len(head := stream.read(_HEAD.size)) == _HEAD.size:
             size, crc = _HEAD.unpack(head)
-            if size > MAX_PAYLOAD_BYTES:
+            if not 0 < size <= MAX_PAYLOAD_BYTES:
                 return
             payload = stream.read(size)
             if len(payload) < size or zlib.crc32(payload) != crc:
                 return
             yield payload
+
+
+def find_damage(path: Path) -> int | None:
+    """Where a frame starts whose bytes are not what was written, or None; a torn tail is no damage.
+
+    A tail is torn when the file ends before its frame does, or when a power cut left whole blocks of zeros there.
+    Damage is a frame that is all there and does not have its checksum, or bytes that are no frame although whole ones
+    follow.
+    """
+    data = path.read_bytes()
+    at = 0
+    while at + _HEAD.size <= len(data):
+        size, crc = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + size
+        if end <= len(data):
+            if zlib.crc32(memoryview(data)[at + _HEAD.size : end]) != crc:
+                return None if end > _written(data) else at
+            at = end
+            continue
+        return at if _frame_follows(data, at + 1) else None
+    return None
+
+
+def _written(data: bytes) -> int:
+    """Up to where a file was written before a power cut: what comes after is blocks of nothing but zeros."""
+    last = len(data.rstrip(b"\0"))
+    return min(len(data), -(-last // _BLOCK) * _BLOCK)
+
+
+def _frame_follows(data: bytes, start: int) -> bool:
+    view = memoryview(data)
+    for at in range(start, len(data) - _HEAD.size):
+        size, crc = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + size
+        if size > 0 and end <= len(data) and zlib.crc32(view[at + _HEAD.size : end]) == crc:
+            return True
+    return False
