@@ -28,18 +28,29 @@ _SINGLE = frozenset(
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client of control may take up; times are for one request, but `idle_s`."""
+    """What a client of control may take up; how large a body may be is for the application to say, which reads it.
+
+    Args:
+        framing_bytes: of a chunked body beside its data: sizes, extensions, trailers.
+        chunks: that many may be small; more must hold `chunk_bytes` on average.
+        waiting: requests that are parsed ahead of the one that is answered.
+        head_s: from the first byte of a request to the end of its head.
+        request_s: from the first byte of a request to its last, and longer at `body_bytes_s`.
+        idle_s: without a request under way.
+        unread_s: in which the client takes nothing of what was answered.
+    """
 
     connections: int = 512
     head_bytes: int = 64 << 10
     headers: int = 100
     url_bytes: int = 8 << 10
-    body_bytes: int = 16 << 20
     framing_bytes: int = 1 << 20
-    chunks: int = 16_384
+    chunks: int = 1024
+    chunk_bytes: int = 64
     waiting: int = 64
     head_s: float = 10.0
     request_s: float = 60.0
+    body_bytes_s: int = 64 << 10
     idle_s: float = 75.0
     unread_s: float = 30.0
 
@@ -137,8 +148,8 @@ class Listener(HttpToolsProtocol):
                 self._raw_bytes = 0 if coming else len(data) - data.rfind(b"\r\n\r\n") - 1
             if self._raw_bytes > self.limits.head_bytes:
                 self._head_too_large()
-        elif self._raw_bytes - self._body_bytes > self.limits.framing_bytes + self.limits.head_bytes:
-            self._too_large()
+        elif self._raw_bytes - self._body_bytes * 9 // 8 > self.limits.framing_bytes + self.limits.head_bytes:
+            self._too_fine()
 
     # httptools
 
@@ -201,16 +212,12 @@ class Listener(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
-        if self._chunks > self.limits.chunks:
-            self._too_large()
+        if self._chunks > self.limits.chunks and self._body_bytes < self._chunks * self.limits.chunk_bytes:
+            self._too_fine()
 
     def on_body(self, body: bytes) -> None:
-        if self._deaf:
-            return
-        self._body_bytes += len(body)
-        if self._body_bytes > self.limits.body_bytes + _BITE_BYTES:  # the application says so first, where it reads
-            self._too_large()
-        else:
+        if not self._deaf:
+            self._body_bytes += len(body)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -227,8 +234,8 @@ class Listener(HttpToolsProtocol):
         most = f"{self.limits.headers} headers and {self.limits.head_bytes} bytes"
         self.refuse(431, "http.head", f"the head of a request has at most {most}")
 
-    def _too_large(self) -> None:
-        self.refuse(413, "body.large", f"a body has at most {self.limits.body_bytes} bytes")
+    def _too_fine(self) -> None:
+        self.refuse(413, "body.chunks", "the chunks of this body are more framing than data")
 
     def refuse(self, status: int, code: str, message: str) -> None:
         """Answer without the application, unless it is at work on earlier requests; then close."""
@@ -284,8 +291,12 @@ class Listener(HttpToolsProtocol):
             self.transport.abort()
         elif self._deaf:
             return
-        elif self._coming and passed_s > (limits.head_s if self._in_head else limits.request_s):
-            most_s = limits.head_s if self._in_head else limits.request_s
-            self.refuse(408, "http.timeout", f"a request must arrive within {most_s:g} s")
+        elif self._coming and passed_s > (most_s := self._most_s()):
+            self.refuse(408, "http.timeout", f"a request must arrive within {most_s:.0f} s")
         elif self.idle and passed_s > limits.idle_s:
             self.transport.close()
+
+    def _most_s(self) -> float:
+        """How long the request under way may take to arrive, by what has arrived of it."""
+        limits = self.limits
+        return limits.head_s if self._in_head else limits.request_s + self._body_bytes / limits.body_bytes_s
