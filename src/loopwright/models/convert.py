@@ -163,6 +163,8 @@ def tidy(made: Any) -> bytes:
     wanted = graph.output[-1]  # probabilities come after the label; a regressor has one output
     del graph.output[:]
     graph.output.append(wanted)
+    # The converter takes the input's width for the output's, and trees give float32 whatever they are given.
+    graph.output[0].type.Clear()
     needed, kept = {wanted.name}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):

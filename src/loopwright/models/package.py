@@ -216,7 +216,7 @@ def _refused(reason: str, far: Parity | None) -> LoopwrightError:
         f"the converted model is not the fitted one: {reason}, over {far.rows} rows",
         code="model.parity",
         field="fitted",
-        hint="scale large numbers before they meet the model, or use a LightGBM or XGBoost model",
+        hint="fill gaps (SimpleImputer) and scale large numbers before the model, or use a LightGBM or XGBoost model",
     )
 
 

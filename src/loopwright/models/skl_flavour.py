@@ -14,6 +14,11 @@ from loopwright.models.model import Level, Task, Unseen
 
 FLAVOUR = "sklearn"
 MAX_LEVELS = 10_000
+_TREES = ("sklearn.tree.", "sklearn.ensemble._hist", "xgboost.", "lightgbm.")
+_FORESTS = (
+    *("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"),
+    *("GradientBoostingClassifier", "GradientBoostingRegressor"),
+)
 _ENCODERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
 
 
@@ -59,7 +64,39 @@ def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
 def _convert(model: Any, columns: int, width: Width) -> bytes:
     from loopwright.models.convert import scikit
 
+    if width == "float64":
+        model = _trees_in_float32(model)
     return scikit(model, columns, width)
+
+
+def _refilled(step: Any) -> Any:
+    """A step whose imputers are written so that onnxruntime has them at either width."""
+    from sklearn.pipeline import Pipeline
+
+    from loopwright.models.skl_lookup import FillGaps
+
+    if isinstance(step, Pipeline):
+        return Pipeline([(name, _refilled(part)) for name, part in step.steps])
+    if type(step).__name__ != "SimpleImputer" or step.add_indicator or step.missing_values == step.missing_values:
+        return step
+    try:
+        values = [float(value) for value in step.statistics_]
+    except (TypeError, ValueError):
+        return step
+    return FillGaps(values) if all(value == value for value in values) else step
+
+
+def _trees_in_float32(model: Any) -> Any:
+    """The model with a cast before its trees, which compare in float32 what is reckoned in float64 before them."""
+    from sklearn.pipeline import Pipeline
+
+    from loopwright.models.skl_lookup import ToFloat32
+
+    steps = list(model.steps) if isinstance(model, Pipeline) else [("model", model)]
+    name, last = steps[-1]
+    if not (type(last).__module__.startswith(_TREES) or type(last).__name__ in _FORESTS):
+        return model
+    return Pipeline([*steps[:-1], ("float32", ToFloat32()), (name, last)])
 
 
 def scores(fitted: Any, rows: Any, task: Task) -> list[float]:
@@ -129,14 +166,15 @@ class _Branches:
         fitted = self._fitted
         steps = list(fitted.steps) if isinstance(fitted, Pipeline) else [("model", fitted)]
         if isinstance(steps[0][1], ColumnTransformer):
-            return Pipeline([("columns", self._columns(steps[0][1])), *steps[1:]])
+            return Pipeline([("columns", self._columns(steps[0][1])), *_sparsely(steps, steps[0][1].sparse_output_)])
         encoders = [place for place, (_, step) in enumerate(steps) if type(step).__name__ in _ENCODERS]
         if encoders:
             head = Pipeline(steps[: encoders[-1] + 1])
             lookup = self._table(head, list(range(self._frame.shape[1])))
-            return Pipeline([("columns", lookup), *steps[encoders[-1] + 1 :]])
+            sparse = hasattr(head.transform(self._rows(self._frame.iloc[:1])), "toarray")
+            return Pipeline([("columns", lookup), *_sparsely(steps[encoders[-1] :], sparse)])
         self._only_numbers(list(range(self._frame.shape[1])))
-        return fitted
+        return _refilled(fitted)
 
     def _columns(self, transformer: Any) -> Any:
         made = copy.copy(transformer)
@@ -149,6 +187,7 @@ class _Branches:
                 step = self._table(step, where)
             else:
                 self._only_numbers(where)
+                step = _refilled(step)
                 if type(step).__name__ == "FunctionTransformer" and step.func is None:
                     step = "passthrough"
             made.transformers_.append((name, step, list(where)))
@@ -207,12 +246,15 @@ class _Branches:
         places = np.argsort(beside, kind="stable").tolist()
         return TableLookup(tables=cut, places=places)
 
+    def _rows(self, part: Any) -> Any:
+        return part if self._named else part.to_numpy()
+
     def _out(self, step: Any, part: Any) -> Any:
         import numpy as np
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            out = step.transform(part if self._named else part.to_numpy())
+            out = step.transform(self._rows(part))
         out = out.toarray() if hasattr(out, "toarray") else out
         return np.asarray(out, dtype=np.float64)
 
@@ -221,6 +263,16 @@ class _Branches:
             return self._out(step, part)
         except (ValueError, TypeError):
             return None
+
+
+def _sparsely(steps: list[tuple[str, Any]], sparse: bool) -> list[tuple[str, Any]]:
+    """The steps after the first; to XGBoost a zero in a sparse matrix is no value."""
+    from loopwright.models.skl_lookup import ZeroIsMissing
+
+    after = [(name, _refilled(step)) for name, step in steps[1:]]
+    if sparse and len(after) == 1 and is_from(after[0][1], "xgboost"):
+        return [("zeros", ZeroIsMissing()), *after]
+    return after
 
 
 def _mixes(step: Any) -> Unsupported:

@@ -27,16 +27,105 @@ class TableLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts, axis=1)[:, self.places]
 
 
+class ZeroIsMissing(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What XGBoost makes of a sparse matrix: an entry that is not stored, and a zero is not, has no value."""
+
+    def fit(self, matrix: Any, target: Any = None) -> "ZeroIsMissing":
+        """Nothing is learned here."""
+        return self
+
+    def transform(self, matrix: Any) -> Any:
+        """The matrix with NaN for zero."""
+        return np.where(matrix == 0, np.nan, matrix)
+
+
+class ToFloat32(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What trees do with their input: they compare in float32, whatever was reckoned before them."""
+
+    def fit(self, matrix: Any, target: Any = None) -> "ToFloat32":
+        """Nothing is learned here."""
+        return self
+
+    def transform(self, matrix: Any) -> Any:
+        """The matrix as float32."""
+        return np.asarray(matrix, dtype=np.float32)
+
+
+class FillGaps(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What SimpleImputer does with numbers, at either width: a value of its column for each NaN."""
+
+    def __init__(self, values: list[float] | None = None) -> None:
+        self.values = values
+
+    def fit(self, matrix: Any, target: Any = None) -> "FillGaps":
+        """Nothing is learned here."""
+        return self
+
+    def transform(self, matrix: Any) -> Any:
+        """The matrix without NaN."""
+        return np.where(np.isnan(matrix), np.asarray(self.values), matrix)
+
+
 def register() -> None:
-    """Tell skl2onnx how a lookup is written in ONNX."""
+    """Tell skl2onnx how these are written in ONNX."""
     from skl2onnx import update_registered_converter
 
     update_registered_converter(TableLookup, "LoopwrightTableLookup", _shape, _convert)
+    update_registered_converter(ZeroIsMissing, "LoopwrightZeroIsMissing", _same_shape, _convert_zero)
+    update_registered_converter(ToFloat32, "LoopwrightToFloat32", _float_shape, _convert_float)
+    update_registered_converter(FillGaps, "LoopwrightFillGaps", _same_shape, _convert_gaps)
 
 
 def _shape(operator: Any) -> None:
     found = operator.inputs[0].type.__class__([None, len(operator.raw_operator.places)])
     operator.outputs[0].type = found
+
+
+def _same_shape(operator: Any) -> None:
+    found = operator.inputs[0].type
+    operator.outputs[0].type = found.__class__([None, found.shape[1]])
+
+
+def _float_shape(operator: Any) -> None:
+    from skl2onnx.common.data_types import FloatTensorType
+
+    operator.outputs[0].type = FloatTensorType([None, operator.inputs[0].type.shape[1]])
+
+
+def _convert_float(scope: Any, operator: Any, container: Any) -> None:
+    from onnx import TensorProto
+
+    source, target = operator.inputs[0].full_name, operator.outputs[0].full_name
+    name = scope.get_unique_operator_name("Cast")
+    container.add_node("Cast", [source], target, name=name, op_version=13, to=TensorProto.FLOAT)
+
+
+def _convert_gaps(scope: Any, operator: Any, container: Any) -> None:
+    from onnx import TensorProto
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    source, target = operator.inputs[0].full_name, operator.outputs[0].full_name
+    kind = TensorProto.DOUBLE if isinstance(operator.inputs[0].type, DoubleTensorType) else TensorProto.FLOAT
+    values, found = (scope.get_unique_variable_name(word) for word in ("values", "is_gap"))
+    container.add_initializer(values, kind, [1, len(operator.raw_operator.values)], operator.raw_operator.values)
+    container.add_node("IsNaN", [source], found, name=scope.get_unique_operator_name("IsNaN"), op_version=13)
+    name = scope.get_unique_operator_name("Where")
+    container.add_node("Where", [found, values, source], target, name=name, op_version=9)
+
+
+def _convert_zero(scope: Any, operator: Any, container: Any) -> None:
+    from onnx import TensorProto
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    source, target = operator.inputs[0].full_name, operator.outputs[0].full_name
+    kind = TensorProto.DOUBLE if isinstance(operator.inputs[0].type, DoubleTensorType) else TensorProto.FLOAT
+    zero, gap, found = (scope.get_unique_variable_name(word) for word in ("zero", "gap", "is_zero"))
+    container.add_initializer(zero, kind, [1], [0.0])
+    container.add_initializer(gap, kind, [1], [float("nan")])
+    container.add_node("Equal", [source, zero], found, name=scope.get_unique_operator_name("Equal"), op_version=13)
+    container.add_node(
+        "Where", [found, gap, source], target, name=scope.get_unique_operator_name("Where"), op_version=9
+    )
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
