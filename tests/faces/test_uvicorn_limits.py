@@ -1,7 +1,9 @@
 """What no client can do to control: each case over a real socket, to uvicorn with the parser that control has."""
 
 import contextlib
+import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -188,3 +190,25 @@ def test_control_itself_has_these_limits(served: tuple[Any, server.Running]) -> 
     assert say(port, "\r\n".join(lines).encode()).startswith(b"HTTP/1.1 400")
     fine = f"GET /health HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n"
     assert say(port, fine.encode()).startswith(b"HTTP/1.1 200")
+
+
+def test_control_hands_predictions_on_as_they_are(served: tuple[Any, server.Running]) -> None:
+    port = int(served[1].control_url.rsplit(":", 1)[1])
+    host = f"Host: 127.0.0.1:{port}"
+
+    def get(path: str) -> bytes:
+        return say(port, f"GET {path} HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode())
+
+    assert get("/v2/models/t%69ny").startswith(b"HTTP/1.1 200") and get("/v2").startswith(b"HTTP/1.1 200")
+    assert get("/v2/models/t%2569ny").startswith(b"HTTP/1.1 404")
+    x = {"name": "x", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}
+    shop = {"name": "shop", "datatype": "BYTES", "shape": [1], "data": ["north"]}
+    wanted = {"time": "2020-01-25T05:00:00Z", "binary_data_output": True}
+    document = json.dumps({"parameters": wanted, "inputs": [x, shop]}).encode()
+    lines = (
+        "POST /v2/models/tiny/infer HTTP/1.1", host, "Connection: close", "Content-Type: application/octet-stream",
+        f"Content-Length: {len(document) + 8}", f"Inference-Header-Content-Length: {len(document)}", "", "",
+    )  # fmt: skip
+    got = say(port, "\r\n".join(lines).encode() + document + struct.pack("<d", 0.5))
+    assert got.startswith(b"HTTP/1.1 200") and b"inference-header-content-length: " in got
+    assert 0 < struct.unpack("<d", got[-8:])[0] < 1

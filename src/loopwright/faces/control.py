@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LOCK = "control.lock"
 OP_JOB = "faces.op"
+_PASSED_ON = ("content-type", "inference-header-content-length")  # of the wire of predictions
 LONGEST_POLL_S = 60.0
 _DRAIN_S = 3
 
@@ -85,7 +86,7 @@ class Control:
 
     def wires(self) -> list[Wire]:
         """Every route of control."""
-        from loopwright.faces import login
+        from loopwright.faces import login, openapi
         from loopwright.faces.http import Wire, op_wire
 
         ops = self.house.ops()
@@ -94,6 +95,7 @@ class Control:
         return [
             *out,
             *login.wires(self),
+            *openapi.wires(self),
             Wire("GET", "/health", "control.read", self.health),
             Wire("GET", "/health/live", "health.live", self.live),
             Wire("GET", "/health/ready", "health.live", self.ready),
@@ -101,6 +103,7 @@ class Control:
             Wire("POST", "/api/v1/clock/advance", "clock.advance", self.advance),
             Wire("GET", "/api/v1/jobs/{action_id}", "jobs.read", self.job),
             Wire("GET", "/api/v1/events", ops["lineage.events"].action, self.events),
+            Wire("GET", "/v2", "endpoints.read", self.forward),
             Wire("GET", "/v2/{rest:path}", "endpoints.read", self.forward),
             Wire("POST", "/v2/{rest:path}", "endpoints.predict", self.forward),
         ]
@@ -205,21 +208,25 @@ class Control:
         from starlette.responses import Response
 
         body = await request.body() if request.method == "POST" else None
-        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        kind = request.headers.get("content-type", client.JSON)
+        # As it came: the worker decodes it, and nothing is decoded twice.
+        target = request.scope["raw_path"].decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
+        kept = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        headers = {"content-type": client.JSON, **kept} if body is not None else kept
 
-        def call() -> tuple[int, bytes]:
+        def call() -> tuple[client.Reply, bytes]:
             worker = client.Client(self.data_url, timeout_s=120.0)
             try:
-                return worker.request(request.method, target, body, kind)
+                reply = worker.send(request.method, target, body, headers)
+                return reply, worker.take(reply)
             finally:
                 worker.close()
 
         try:
-            status, answered = await asyncio.to_thread(call)
+            reply, answered = await asyncio.to_thread(call)
         except Unavailable:
             raise Unavailable("no worker answers", code="worker.silent", hint="lw status") from None
-        return Response(answered, status, media_type=client.JSON)
+        told = {name: reply.headers[name] for name in (*_PASSED_ON, "allow", "retry-after") if name in reply.headers}
+        return Response(answered, reply.status, told, media_type=None)
 
 
 def _seconds(text: str) -> float:
