@@ -14,10 +14,11 @@ from loopwright.kernel import settings as config
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.op import Op, Progress
-from loopwright.store import ledger, roots
+from loopwright.store import check, ledger, roots
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
+    from loopwright.faces.remote import Remote
     from loopwright.store.space import Space
 
 # module -> what it publishes, in floor order
@@ -73,8 +74,10 @@ ROOTS_IN = (
     "runs.current",
     "pipelines.queue",
     "serving.queries",
+    "serving.routes",
     "project.service",
 )
+CHECKS_IN = ("runs.current", "serving.seal", "audit.service")
 LEFTOVERS_IN = ("runs.service", "pipelines.queue", "serving.seal", "project.service")
 
 JobHandler = Callable[["Space", dict[str, Any], Progress], dict[str, Any]]
@@ -153,8 +156,21 @@ def init(root: Path, settings: config.Settings | None = None) -> "Space":
     return open(root, create=True)
 
 
+def connect(url: str | None = None, *, token: str | None = None) -> "Remote":
+    """A Space elsewhere by the address of its `lw up`: every op as a method, such as `it.runs.get_run(run="run_...")`.
+
+    Address and token are LOOPWRIGHT_URL and LOOPWRIGHT_TOKEN (or a file named by LOOPWRIGHT_TOKEN_FILE) by default.
+
+    Raises:
+        Invalid: there is no address, or it is none.
+    """
+    found: Remote = _module("faces.remote").connect(sys.modules[__name__], url, token=token)
+    return found
+
+
 spaces.set_opener(open)
 ledger.set_kinds(events)
+check.set_sources(lambda: [_module(name).CHECKS for name in CHECKS_IN])
 roots.set_sources(
     lambda: [_module(name).ROOTS for name in ROOTS_IN], lambda: [_module(name).LEFTOVERS for name in LEFTOVERS_IN]
 )

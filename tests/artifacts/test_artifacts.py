@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from loopwright.access import permits
 from loopwright.artifacts import code, names, service
-from loopwright.artifacts.fsck import fsck
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Conflict, Corrupt, Forbidden, Invalid, NotFound
 from loopwright.kernel.times import HOUR
@@ -110,21 +109,6 @@ def test_a_guarded_label_moves_only_with_the_permit_for_just_that(space: Space) 
     assert names.labels_of(space, "delay") == {"prod": 1}
 
 
-def test_fsck_finds_a_flipped_bit_and_a_missing_blob_and_says_what_they_touch(space: Space) -> None:
-    tree = service.put_tree(space, {"a": b"aaa", "b/c": b"ccc"}, kind="model", meta={})
-    space.write(lambda tx: names.register(tx, ME, "delay", tree))
-    assert fsck(space, ME).ok
-    flipped = space.blobs.path(canonical.digest_bytes(b"aaa"))
-    flipped.chmod(0o600)
-    flipped.write_bytes(b"aab")
-    space.blobs.path(canonical.digest_bytes(b"ccc")).unlink()
-    report = fsck(space, ME)
-    assert {(d.digest, tuple(d.touches)) for d in report.damage} == {
-        (canonical.digest_bytes(b"aaa"), ("delay@1",)),
-        (canonical.digest_bytes(b"ccc"), ("delay@1",)),
-    }
-
-
 def test_the_state_of_the_code(tmp_path: Path) -> None:
     assert code.code_state(tmp_path) == code.CodeState(commit=None, dirty=False)
 
@@ -155,35 +139,6 @@ def test_a_listing_with_paths_or_digests_that_are_none_is_corrupt() -> None:
     for row in (["../x", "a" * 64, 1], ["/x", "a" * 64, 1], ["x", "no digest", 1], ["x", 7, 1]):
         with pytest.raises(Corrupt):
             service.decode_tree(canonical.encode([service.TREE_TYPE, [row]]))
-
-
-def test_fsck_names_what_has_no_name_and_reports_what_cannot_be_read(
-    space: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tree = service.put_tree(space, {"a": b"1"}, kind="code", meta={})
-    file = service.files(space, tree.digest)["a"]
-    real = space.blobs.verify
-
-    def verify(digest: str) -> bool:
-        if digest == file:
-            raise OSError(5, "Input/output error")
-        return real(digest)
-
-    monkeypatch.setattr(space.blobs, "verify", verify)
-    (damage,) = fsck(space, ME).damage
-    assert damage.digest == file and damage.what == "it cannot be read: Input/output error"
-    assert damage.touches == [f"code {tree.digest[:12]}"]
-
-
-def test_fsck_does_not_miss_what_is_stored_while_it_looks(space: Space) -> None:
-    _blob(space, "before")
-    late: list[service.Artifact] = []
-
-    def progress(*_: object) -> None:
-        late.append(_blob(space, "meanwhile"))
-
-    report = fsck(space, ME, progress=progress)
-    assert late and report.ok and report.artifacts == 2
 
 
 def test_files_are_on_disk_before_their_folder_has_its_name(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

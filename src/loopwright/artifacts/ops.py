@@ -45,15 +45,24 @@ def list_label_moves(space: Space, actor: str, *, name: str, label: str) -> list
     return names.label_history(space, valid_name(name), valid_name(label, "label"))
 
 
-def fsck(space: Space, actor: str) -> check.FsckReport:
-    """Hash every stored byte again and follow every reference."""
-    return check.fsck(space, actor)
+def fsck(space: Space, actor: str, *, deep: bool = False, progress: Progress = silent) -> check.FsckReport:
+    """Read every stored byte again and follow every reference.
+
+    Args:
+        deep: of blobs in an object store: download and hash them.
+    """
+    return check.fsck(space, actor, deep=deep, progress=progress)
 
 
 def _fsck_text(report: check.FsckReport) -> str:
-    lines = [f"{report.blobs} blobs and {report.artifacts} artifacts checked, {len(report.damage)} damaged"]
+    lines = [
+        f"{report.blobs} blobs ({report.bytes} bytes), {report.artifacts} artifacts and {report.references} references"
+        f" checked in {report.database}: {report.how}"
+    ]
     for item in report.damage:
-        lines.append(f"  {item.digest}: {item.what}; touches {', '.join(item.touches) or 'nothing that is named'}")
+        lines.append(f"  {item.part} {item.name}: {item.what}")
+        lines.append(f"    touches {', '.join(item.touches) or 'nothing that is named'}; {item.hint}")
+    lines.append(f"{len(report.damage)} damaged" if report.damage else "all is as it was stored")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from loopwright.audit.model import (
     Signed,
 )
 from loopwright.kernel.clock import machine_us
+from loopwright.store import check as checks
 from loopwright.store import ledger
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -123,6 +124,18 @@ def verify(space: Space, actor: str, *, against: str | None = None, key: str | N
         found, more = _held_against(chain, given, [key] if key is not None else public)
         findings += more
     return _report(chain, total, public, findings, verified=True, found=found)
+
+
+def check(space: Space) -> Iterator[checks.Finding]:
+    """What of the sealed events is not what was sealed, as fsck tells it."""
+    with space.read() as tx:
+        chain = seals.every(tx)
+    for finding in (*_chain_findings(chain), *_range_findings(space, chain)):
+        name = "events" if finding.first_seq is None else f"events {finding.first_seq} to {finding.last_seq}"
+        yield checks.Finding("events", name, f"{finding.what}: {finding.text}", hint="lw audit --verify")
+
+
+CHECKS = check
 
 
 def _report(

@@ -10,7 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "deploy": ("releases", "Bring a version through the gate."),
     "events": ("lineage", "List events after a sequence number, oldest first."),
     "features": ("data", "Write the request rows of a period to a file, as an asker would have known them."),
-    "fsck": ("artifacts", "Hash every stored byte again and follow every reference."),
+    "fsck": ("artifacts", "Read every stored byte again and follow every reference."),
     "gc": (
         "artifacts",
         "Take away blobs that nothing refers to and files that killed processes left, once they are older "

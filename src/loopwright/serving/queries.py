@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from loopwright.kernel.times import format_time
 from loopwright.store.database import Tx
-from loopwright.store.roots import Root, digests_in
+from loopwright.store.roots import Root
 from loopwright.store.space import Space
 
 MIGRATIONS = [
@@ -24,16 +24,19 @@ MIGRATIONS = [
       known_at_us BIGINT NOT NULL, received_us BIGINT NOT NULL, UNIQUE (endpoint, ref, known_at_us, value));
     CREATE INDEX labels_known ON labels(endpoint, known_at_us)
     """,
+    """
+    CREATE TABLE hosts(
+      host TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, name TEXT NOT NULL, until_us BIGINT NOT NULL,
+      generation BIGINT NOT NULL, clock_us BIGINT, at_us BIGINT NOT NULL, open_us BIGINT);
+    CREATE TABLE subject_keys(name TEXT PRIMARY KEY, secret BLOB NOT NULL)
+    """,
 ]
 
 
 def roots(space: Space, tx: Tx) -> Iterator[Root]:
-    """The sealed files of the prediction log, and what endpoints declare."""
+    """The sealed files of the prediction log."""
     for row in tx.query("SELECT endpoint, digest, min_at_us FROM prediction_log"):
         yield Root(row["digest"], "log", f"{row['endpoint']} {format_time(row['min_at_us'])[:10]}")
-    for row in tx.query("SELECT name, spec FROM endpoints"):
-        for digest in digests_in(row["spec"]):
-            yield Root(digest, "endpoint", row["name"])
 
 
 ROOTS = roots

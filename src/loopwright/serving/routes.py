@@ -1,6 +1,7 @@
 """Endpoints and their desired routes. A change of live weights is guarded and needs a permit."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -13,6 +14,7 @@ from loopwright.models.model import KIND
 from loopwright.serving.model import ENDPOINT_DECLARED, ROUTES_CHANGED, EndpointSpec, Route, RouteSet
 from loopwright.store import ledger
 from loopwright.store.database import Row, Tx
+from loopwright.store.roots import Root, digests_in
 from loopwright.store.space import Space
 
 
@@ -204,3 +206,16 @@ def _routes(row: Row) -> list[Route]:
 def _current(tx: Tx, name: str) -> list[Route]:
     row = tx.one("SELECT routes FROM route_sets WHERE endpoint = ? ORDER BY generation DESC LIMIT 1", (name,))
     return [] if row is None else _routes(row)
+
+
+def roots(space: Space, tx: Tx) -> Iterator[Root]:
+    """The versions that endpoints serve now, and what the endpoints declare."""
+    for row in tx.query("SELECT name, spec FROM endpoints"):
+        for digest in digests_in(row["spec"]):
+            yield Root(digest, "endpoint", row["name"])
+        for route in _current(tx, row["name"]):
+            with contextlib.suppress(NotFound):
+                yield Root(names.find(tx, _spec(row).model, route.version).digest, "endpoint", row["name"])
+
+
+ROOTS = roots

@@ -19,8 +19,9 @@ from loopwright.serving.columns import Batch, gather
 from loopwright.serving.model import LOG_SEALED
 from loopwright.serving.routes import subject_of
 from loopwright.serving.spool import SUFFIX
-from loopwright.store import ledger
+from loopwright.store import frames, ledger
 from loopwright.store.blobs import fsync_folder
+from loopwright.store.check import Finding
 from loopwright.store.database import Tx
 from loopwright.store.roots import Leftover
 from loopwright.store.space import Space
@@ -154,10 +155,20 @@ def leftovers(space: Space) -> Iterator[Leftover]:
         yield Leftover(path, "a spool that was never begun")
 
 
+def check(space: Space) -> Iterator[Finding]:
+    """Spools whose frames are not what was written; a tail that a killed worker left is none of them."""
+    for path in _spools(space):
+        with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
+            if (at := frames.find_damage(path)) is not None:
+                name, what = str(path.relative_to(space.root)), f"the frame at byte {at} is not what was written"
+                touched = (f"endpoint {path.parent.name}",)
+                yield Finding("log", name, what, touched, "lw restore; lw seal keeps the rows before it")
+
+
 def _job(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
     done: dict[str, Any] = msgspec.to_builtins(seal(space, progress=progress))
     return done
 
 
 JOBS = {"serving.seal": _job}
-LEFTOVERS = leftovers
+LEFTOVERS, CHECKS = leftovers, check

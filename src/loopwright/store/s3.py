@@ -24,6 +24,7 @@ _PARTS = 4  # uploaded at a time
 _TRIES = 3
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[A-Za-z0-9._/-]+))?/?")
 _REASON = re.compile(r"timed out|[Cc]onnection (?:refused|reset|closed)|dns error|status:? \d{3}|HTTP status \w+ error")
+_THERE = ("AlreadyExistsError", "PreconditionError")  # a put on condition that found the object there
 _LOOPBACK = "127.0.0.1,localhost,::1"
 
 
@@ -98,6 +99,8 @@ class S3Blobs:
             raise
         except Exception as error:
             kind = type(error).__name__
+            if kind in _THERE:
+                raise
             if kind in ("PermissionDeniedError", "UnauthenticatedError"):
                 raise Unavailable(
                     f"{self.where} refused the credentials",
@@ -276,7 +279,7 @@ class S3Blobs:
                     obstore.put(self._store, key, path.read_bytes(), mode="create", use_multipart=False)
                 return
             except Exception as error:
-                if type(error).__name__ != "AlreadyExistsError":
+                if type(error).__name__ not in _THERE:
                     raise
         head = self._head(digest)
         if head is not None and head["size"] == size and _fresh(head["last_modified"]) and _same(head["e_tag"], path):
