@@ -53,6 +53,13 @@ def covers(scope: str, subject: str) -> bool:
     return scope == subject
 
 
+def within(one: str, other: str) -> str | None:
+    """The scope that holds what both of two hold: of two, one lies in the other, or nothing lies in both."""
+    if other == "*" or (one != "*" and covers(other, one)):
+        return one
+    return other if one == "*" or covers(one, other) else None
+
+
 def write(folder: Path, published: Published) -> None:
     """Replace the file."""
     replace_file(folder / FILE, msgspec.json.encode(published), durable=False)

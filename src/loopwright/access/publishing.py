@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 
 from loopwright.access import published, service
-from loopwright.access.published import PREDICT, READ, Published, PublishedToken, covers
-from loopwright.access.table import Rule, Table
+from loopwright.access.published import PREDICT, READ, Published, PublishedToken
+from loopwright.access.table import Table
 from loopwright.store.space import Space
 
 LOCAL_TOKEN = "token"
@@ -53,7 +53,7 @@ def _tokens(table: Table) -> list[PublishedToken]:
         if not table.is_live(token):
             continue
         rights = table.rights.get(f"token:{token.id}", {})
-        scopes = {action: _scopes(rights.get(action, ())) for action in (PREDICT, READ)}
+        scopes = {action: _of_endpoints(rights[action].scopes) for action in (PREDICT, READ) if action in rights}
         scopes = {action: found for action, found in scopes.items() if found}
         if scopes:
             expires_us = token.expires_us
@@ -61,19 +61,5 @@ def _tokens(table: Table) -> list[PublishedToken]:
     return out
 
 
-def _scopes(rules: tuple[Rule, ...]) -> list[str]:
-    """The scopes that rules leave when all that each names must hold: of two, one lies in the other or nothing does."""
-    found = set()
-    for rule in rules:
-        narrowest: str | None = "*"
-        for scope in rule.scopes:
-            narrowest = None if narrowest is None else _within(narrowest, scope)
-        if narrowest is not None and narrowest.startswith(("*", "endpoint:")):
-            found.add(narrowest)
-    return sorted(found)
-
-
-def _within(one: str, other: str) -> str | None:
-    if other == "*" or (one != "*" and covers(other, one)):
-        return one
-    return other if one == "*" or covers(one, other) else None
+def _of_endpoints(scopes: list[str]) -> list[str]:
+    return [scope for scope in scopes if scope == "*" or scope.startswith("endpoint:")]

@@ -5,17 +5,21 @@ Actors: `local:<uid>` (the owner at this machine), `user:<id>`, `token:<id>`, `a
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
 
+from loopwright.access import queries
 from loopwright.access.model import Unauthenticated
 from loopwright.access.roles import ACTIONS, OPEN
 from loopwright.access.table import CHECK, Table
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Forbidden
 from loopwright.kernel.verdict import Verdict
+from loopwright.store.database import Tx
 from loopwright.store.space import Space
+
+T = TypeVar("T")
 
 # Parts of the system act under their own names, so that the ledger tells a person's act from theirs.
 SYSTEM_ACTORS = ("loop", "jobs", "replay")
@@ -28,8 +32,11 @@ _SYSTEM = {
 }
 _OWNER = Verdict(outcome="pass", check=CHECK, reason="the local owner may do everything")
 _EVERYBODY = Verdict(outcome="pass", check=CHECK, reason="everybody may do this")
+# `takes the role ...` by action, put together once: it stands in every refusal.
+_TAKES = {action: f"; it takes the role {', '.join(sorted(names))}" for action, names in ACTIONS.items()}
 _tables: WeakKeyDictionary[Space, Table] = WeakKeyDictionary()
 _owners: WeakKeyDictionary[Space, int] = WeakKeyDictionary()
+_near: tuple[ref[Space] | None, Table | None] = (None, None)  # of the Space that was asked last: one look-up less
 
 
 def local_actor() -> str:
@@ -43,7 +50,7 @@ def authorize(space: Space, actor: str, action: str, subject: str = "") -> Verdi
     Args:
         subject: such as `endpoint:delay`; empty for the whole Space, which only a grant on `*` covers.
     """
-    if actor.startswith("local:"):
+    if actor[:6] == "local:":
         if "." in action and _owns(space):
             return _OWNER
     elif actor in _SYSTEM:
@@ -61,9 +68,7 @@ def authorize(space: Space, actor: str, action: str, subject: str = "") -> Verdi
 def _why_not(actor: str, action: str, subject: str) -> str:
     if not action or "." not in action:
         return f"{action!r} is no action"
-    takes = ", ".join(sorted(ACTIONS.get(action, ())))
-    takes = f"; it takes the role {takes}" if takes else ""
-    return f"{actor} has no role that allows {action} on {subject or 'the whole Space'}{takes}"
+    return f"{actor} has no role that allows {action} on {subject or 'the whole Space'}{_TAKES.get(action, '')}"
 
 
 def _owns(space: Space) -> bool:
@@ -75,6 +80,9 @@ def _owns(space: Space) -> bool:
 
 def table(space: Space) -> Table:
     """The state of access as of at most STALE_S ago."""
+    known, found = _near
+    if found is not None and known is not None and known() is space and monotonic_s() - found.checked_s < STALE_S:
+        return found
     found = _tables.get(space)
     if found is not None and monotonic_s() - found.checked_s < STALE_S:
         return found
@@ -87,15 +95,24 @@ def refreshed(space: Space) -> Table:
     Raises:
         Unavailable: the database does not answer.
     """
-    from loopwright.access import queries
-
+    global _near
     now_s, found = monotonic_s(), _tables.get(space)
     with space.read() as tx:
         if found is None or queries.generation(tx) != found.generation:
             found = Table(tx)
     found.checked_s = now_s
     _tables[space] = found
+    _near = (ref(space), found)
     return found
+
+
+def change(space: Space, write: Callable[[Tx], T]) -> T:
+    """Run a write that changes who may what; the next decision of this process sees it."""
+    done = space.write(write)
+    found = _tables.get(space)
+    if found is not None:
+        found.checked_s = 0.0
+    return done
 
 
 def require(space: Space, actor: str, action: str, subject: str = "") -> None:

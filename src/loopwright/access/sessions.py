@@ -75,7 +75,7 @@ def log_in(space: Space, name: str, password: str, address: str) -> Opened:
     if not right or row is None:
         _failed(space, keys, "" if row is None else row["id"])
         raise Unauthenticated("name and password do not belong together", code="login.wrong", hint="lw users invite")
-    return space.write(lambda tx: _open(tx, row["id"], keys["account"]))
+    return service.change(space, lambda tx: _open(tx, row["id"], keys["account"]))
 
 
 def accept(space: Space, token: str, password: str, address: str) -> Opened:
@@ -109,7 +109,7 @@ def accept(space: Space, token: str, password: str, address: str) -> Opened:
         ledger.append(tx, f"user:{user_id}", ENABLED, f"user:{user_id}", {})
         return _open(tx, user_id, _key("account", row["name"]))
 
-    return space.write(write)
+    return service.change(space, write)
 
 
 def log_out(space: Space, cookie: str) -> None:
@@ -119,7 +119,7 @@ def log_out(space: Space, cookie: str) -> None:
         tx.execute("DELETE FROM sessions WHERE sha256 = ?", (digest(cookie),))
         queries.changed(tx)
 
-    space.write(write)
+    service.change(space, write)
 
 
 def _invited(tx: Tx, sha256: str, now_us: int) -> str | None:
@@ -175,4 +175,4 @@ def _failed(space: Space, keys: dict[str, str], user_id: str) -> None:
                 subject = f"user:{user_id}" if kind == "account" and user_id else kind
                 ledger.append(tx, service.ANONYMOUS, LOGIN_REFUSED, subject, {"failures": count})
 
-    space.write(write)
+    service.change(space, write)

@@ -1,12 +1,10 @@
 """Who may what, in memory: built from the database whenever its generation has moved on."""
 
-from typing import NamedTuple
-
 from loopwright.access import queries
 from loopwright.access.model import Grant, Token, User
-from loopwright.access.published import covers
+from loopwright.access.published import within
 from loopwright.access.queries import Session
-from loopwright.access.roles import ACTIONS, ROLES
+from loopwright.access.roles import ACTIONS
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.verdict import Verdict
 from loopwright.store.database import Tx
@@ -14,14 +12,27 @@ from loopwright.store.database import Tx
 CHECK = "authorize"
 
 
-class Rule(NamedTuple):
-    """Scopes that must all hold the subject, and the verdict when they do."""
+class Reach:
+    """On what an actor may do one action, laid out so that a decision is one or two look-ups."""
 
-    scopes: tuple[str, ...]
-    verdict: Verdict
+    __slots__ = ("everywhere", "exact", "prefixes", "scopes")
+
+    def __init__(self, action: str, whys: dict[str, str]) -> None:
+        self.scopes = sorted(whys)
+        self.everywhere: Verdict | None = None
+        self.exact: dict[str, Verdict] = {}
+        self.prefixes: list[tuple[str, Verdict]] = []
+        for scope, why in whys.items():
+            verdict = Verdict(outcome="pass", check=CHECK, reason=f"{action} is allowed by {why}")
+            if scope == "*":
+                self.everywhere = verdict
+            elif scope.endswith("*"):
+                self.prefixes.append((scope[:-1], verdict))
+            else:
+                self.exact[scope] = verdict
 
 
-Rules = dict[str, tuple[Rule, ...]]
+Rights = dict[str, Reach]
 
 
 class Table:
@@ -34,7 +45,7 @@ class Table:
         self.tokens: dict[str, Token] = dict(queries.tokens(tx))
         self.sessions: dict[str, Session] = {found.sha256: found for found in queries.sessions(tx)}
         self.by_id: dict[str, Token] = {token.id: token for token in self.tokens.values()}
-        self.rights: dict[str, Rules] = {}
+        self.rights: dict[str, Rights] = {}
         for user in self.users.values():
             if user.state == "enabled":
                 self.rights[f"user:{user.id}"] = _by_grants(user.grants)
@@ -42,19 +53,19 @@ class Table:
             if token.revoked_us is None:
                 self.rights[f"token:{token.id}"] = self._by_token(token)
 
-    def _by_token(self, token: Token) -> Rules:
+    def _by_token(self, token: Token) -> Rights:
         """What a token may: what its role may on its scope, as far as its owner still may it."""
-        why = f"by the role {token.role} on {token.scope} of token {token.id}"
-        owner = None if token.owner.startswith("local:") else self.rights.get(token.owner, {})
-        out: Rules = {}
+        why = f"the role {token.role} on {token.scope} of token {token.id}"
+        local = token.owner.startswith("local:")
+        owner = {} if local else self.rights.get(token.owner, {})
+        out: Rights = {}
         for action, roles in ACTIONS.items():
-            if token.role not in roles:
+            if token.role not in roles or not (local or action in owner):
                 continue
-            if owner is None:
-                out[action] = (Rule((token.scope,), _allowed(action, why)),)
-            else:
-                held = owner.get(action, ())
-                out[action] = tuple(Rule((token.scope, *rule.scopes), _allowed(action, why)) for rule in held)
+            held = ["*"] if local else owner[action].scopes
+            scopes = {scope: why for one in held if (scope := within(token.scope, one)) is not None}
+            if scopes:
+                out[action] = Reach(action, scopes)
         return out
 
     def is_live(self, token: Token) -> bool:
@@ -62,35 +73,27 @@ class Table:
         return token.revoked_us is None and (token.expires_us is None or token.expires_us > machine_us())
 
     def decide(self, actor: str, action: str, subject: str) -> Verdict | None:
-        """The verdict of the first rule that allows it, or None."""
-        rules = self.rights.get(actor)
-        if rules is None:
+        """The verdict of the rule that allows it, or None."""
+        rights = self.rights.get(actor)
+        reach = None if rights is None else rights.get(action)
+        if reach is None:
             return None
-        for scopes, verdict in rules.get(action, ()):
-            for scope in scopes:
-                if scope != "*" and not covers(scope, subject):
-                    break
-            else:
-                return verdict
-        return None
+        found = reach.everywhere or reach.exact.get(subject)
+        if found is None:
+            for prefix, verdict in reach.prefixes:
+                if subject.startswith(prefix):
+                    return verdict
+        return found
 
     def somewhere(self, actor: str, action: str) -> bool:
         """Whether the actor may do the action to anything at all."""
-        return bool(self.rights.get(actor, {}).get(action))
+        return action in self.rights.get(actor, {})
 
 
-def _by_grants(grants: list[Grant]) -> Rules:
-    out: Rules = {}
+def _by_grants(grants: list[Grant]) -> Rights:
+    out: Rights = {}
     for action, roles in ACTIONS.items():
-        found = tuple(
-            Rule((grant.scope,), _allowed(action, f"by the role {grant.role} on {grant.scope}"))
-            for grant in grants
-            if grant.role in roles and grant.role in ROLES
-        )
-        if found:
-            out[action] = found
+        scopes = {grant.scope: f"the role {grant.role} on {grant.scope}" for grant in grants if grant.role in roles}
+        if scopes:
+            out[action] = Reach(action, scopes)
     return out
-
-
-def _allowed(action: str, why: str) -> Verdict:
-    return Verdict(outcome="pass", check=CHECK, reason=f"{action} is allowed {why}")

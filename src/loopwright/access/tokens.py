@@ -52,7 +52,7 @@ def create(space: Space, actor: str, *, role: str, scope: str, days: int) -> Han
         ledger.append(tx, actor, TOKEN_CREATED, f"token:{token_id}", {"role": role, "scope": scope})
         queries.changed(tx)
 
-    space.write(write)
+    service.change(space, write)
     return Handed(id=token_id, secret=text, expires_us=expires_us)
 
 
@@ -89,4 +89,4 @@ def revoke(space: Space, actor: str, token_id: str) -> Token:
         assert row is not None
         return queries.token_of(row)
 
-    return space.write(write)
+    return service.change(space, write)

@@ -3,7 +3,7 @@
 import re
 import secrets
 
-from loopwright.access import queries
+from loopwright.access import queries, service
 from loopwright.access.model import (
     DISABLED,
     GRANTED,
@@ -129,7 +129,7 @@ def invite(space: Space, actor: str, name: str, *, role: str | None, scope: str,
         queries.changed(tx)
         return user_id
 
-    user_id = space.write(write)
+    user_id = service.change(space, write)
     return Handed(id=user_id, secret=token, where=f"/login#{token}", expires_us=expires_us)
 
 
@@ -167,7 +167,7 @@ def grant(space: Space, actor: str, name: str, *, role: str, scope: str) -> User
         queries.changed(tx)
         return queries.user_of(tx, row)
 
-    return space.write(write)
+    return service.change(space, write)
 
 
 def revoke(space: Space, actor: str, name: str, *, role: str, scope: str) -> User:
@@ -192,7 +192,7 @@ def revoke(space: Space, actor: str, name: str, *, role: str, scope: str) -> Use
         queries.changed(tx)
         return queries.user_of(tx, row)
 
-    return space.write(write)
+    return service.change(space, write)
 
 
 def disable(space: Space, actor: str, name: str) -> User:
@@ -208,7 +208,7 @@ def disable(space: Space, actor: str, name: str) -> User:
             queries.changed(tx)
         return queries.user_of(tx, _row(tx, name))
 
-    return space.write(write)
+    return service.change(space, write)
 
 
 def enable(space: Space, actor: str, name: str) -> User:
@@ -223,7 +223,7 @@ def enable(space: Space, actor: str, name: str) -> User:
             queries.changed(tx)
         return queries.user_of(tx, _row(tx, name))
 
-    return space.write(write)
+    return service.change(space, write)
 
 
 def admins(space: Space) -> int:
