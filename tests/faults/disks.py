@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Lab, Tally
-from points import OPERATIONS, Operation
+from points import OPERATIONS, Operation, between
 
 IMAGE_MB = 64
 # Kept data are on the disk a second after they were acknowledged.
@@ -214,15 +214,14 @@ class PowerCuts:
         how = {"cut": str(disk.place)}
         if operation.base == "fresh":  # nothing is served yet
             done = operation.run(self.lab, project, how)
-            return Asked([]), done, time.monotonic()
+            return Asked([]), done, 0.0
         with worker(self.lab, project) as port:
             client = Client(port)
             client.start()
             time.sleep(live_s)
             done = operation.run(self.lab, project, how)
-            cut_s = time.monotonic() - done.took_s  # not later than this: the cut is the command's last act
             asked = client.stop()
-        return asked, done, cut_s
+        return asked, done, float(done.err.rpartition("cut at ")[2] or 0)
 
     def _wanted(self, operation: Operation) -> dict[str, Any]:
         if operation.name not in self._after:
@@ -261,3 +260,61 @@ def power(lab: Lab, count: int, live_s: float = 2.2) -> PowerCuts:
     for number in range(count):
         cuts.cut(DURABLE[number % len(DURABLE)], live_s + number % 5 * 0.19)
     return cuts
+
+
+def fill(place: Path, leave_kb: int) -> Path:
+    """Fill a disk up to some KB, and return the file that does it."""
+    filler = place / "filler"
+    free = shutil.disk_usage(place).free - (leave_kb << 10)
+    with filler.open("wb") as out:
+        out.write(bytes(max(0, free)))
+    return filler
+
+
+def full(lab: Lab, rooms_kb: tuple[int, ...], size_kb: int = 4096) -> Tally:
+    """Every operation on a disk with little room: refused with the reason or done, and well again when there is room."""
+    tally = Tally()
+    for operation in DURABLE:
+        with lab.copy(operation.base) as clean:
+            operation.arrange(lab, clean)
+            before = lab.ask(clean, "state")
+            lab.must(operation.run(lab, clean, None))
+            after = lab.ask(clean, "state")
+        for room in rooms_kb:
+            tally.attempted += 1
+            with small_disk(lab, size_kb) as place:
+                project = place / "project"
+                shutil.copytree(lab.folder / operation.base, project, symlinks=True)
+                operation.arrange(lab, project)
+                _on_full(lab, operation, project, fill(place, room), tally, before, after)
+    return tally
+
+
+def _on_full(
+    lab: Lab,
+    operation: Operation,
+    project: Path,
+    filler: Path,
+    tally: Tally,
+    before: dict[str, Any],
+    after: dict[str, Any],
+) -> None:
+    told = f"{operation.name} with {shutil.disk_usage(project).free >> 10} KB left"
+    done = operation.run(lab, project, None)
+    said = (done.err + done.out).lower()
+    if done.code != 0 and not ("no space left" in said or "disk is full" in said):
+        tally.stuck.append(f"{told}: refused without saying why: {said[-300:]}")
+    filler.unlink()
+    seen = lab.ask(project, "state")
+    odd = [p for p in after if p not in ("runs", "served", "events") and not between(seen[p], before[p], after[p])]
+    if odd:
+        tally.lost.append(f"{told}: {odd}")
+    if done.acknowledged and any(seen[part] != after[part] for part in after):
+        tally.false_success.append(f"{told}: {done.out[-200:]}")
+    again = operation.run(lab, project, None)
+    if again.code != 0 and not any(code in again.out + again.err for code in operation.refusals):
+        tally.stuck.append(f"{told}: with room again exit {again.code}: {again.err[-300:]}")
+    if any(lab.ask(project, "state")[part] != after[part] for part in after if part not in ("runs", "served")):
+        tally.lost.append(f"{told}: after the repeat")
+    if lab.lw(project, "fsck", "--json").code != 0:
+        tally.wrong_bytes.append(f"{told}: fsck")

@@ -84,6 +84,7 @@ def act(house: Any, request: dict[str, Any], traced: int | None) -> None:
         code = int(done)
         if disk is not None:  # at the acknowledgement, before the exit handlers
             sys.stdout.flush()
+            os.write(2, f"\ncut at {time.monotonic()}\n".encode())
             fcntl.ioctl(disk, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
     except BaseException:  # noqa: BLE001 - what it could not do is its exit code
         with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ CALLS = (
 )
 # A fault once; when each call of an operation has had all three, the same from that call on.
 ONCE = ("SIGKILL", "EIO", "ENOSPC")
-LASTING = ("ENOSPC+", "EIO+", "EROFS+")
+LASTING = ("ENOSPC+", "EIO+", "EROFS+", "EDQUOT", "EROFS")
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)")
 
 
@@ -189,10 +189,7 @@ class Trial:
         for part, value in seen.items():
             if part in ("runs", "served", "events"):
                 continue
-            if value in (self.before[part], self.after[part]):
-                continue
-            both = isinstance(value, list) and all(row in value for row in self.before[part])
-            if not (both and all(row in self.after[part] for row in value)):
+            if not between(value, self.before[part], self.after[part]):
                 return False
         return True
 
@@ -210,6 +207,13 @@ class Trial:
         left = sorted(set(self.lab.ask(project, "leftover")) - self.left)
         if collected.code != 0 or left:
             self.tally.leftover.append(f"{told}: {left or collected.err[-400:]}")
+
+
+def between(value: Any, before: Any, after: Any) -> bool:
+    """Whether a part is as before, as after, or holds all of before and some of what comes: one of several steps."""
+    if value in (before, after):
+        return True
+    return isinstance(value, list) and all(r in value for r in before) and all(r in after for r in value)
 
 
 def changing(trace: str, project: str) -> list[tuple[str, int, str]]:

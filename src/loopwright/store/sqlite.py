@@ -4,6 +4,7 @@ Writes are fsynced before they return (WAL, synchronous=FULL). Checkpoints and t
 """
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from loopwright.kernel.clock import machine_us, monotonic_s
-from loopwright.kernel.errors import Corrupt, LoopwrightError
+from loopwright.kernel.errors import Corrupt, LoopwrightError, Unavailable
 from loopwright.store.database import Row, refusal
 from loopwright.store.gate import Gate
 from loopwright.store.writer import Write, Writer
@@ -21,6 +22,12 @@ from loopwright.store.writer import Write, Writer
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "temp_store=MEMORY")
 _REFUSED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _LOOK_S = 0.05
+_LITTLE_BYTES = 128 << 10  # what the shared memory of a WAL and a frame may want at once
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the disk refused, and not the statement was wrong."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSED
 
 
 class SqliteTx:
@@ -116,7 +123,7 @@ class SqliteDatabase(Writer):
         try:
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
         except sqlite3.OperationalError as error:
-            raise refusal(error) from None
+            raise self._refusal(error) from None
         connection.row_factory = sqlite3.Row
         try:
             for pragma in _PRAGMAS:
@@ -124,7 +131,7 @@ class SqliteDatabase(Writer):
         except sqlite3.DatabaseError as error:
             connection.close()
             if isinstance(error, sqlite3.OperationalError):
-                raise refusal(error) from None
+                raise self._refusal(error) from None
             raise Corrupt(f"{self.path.name} is no database: {error}", hint="lw fsck") from None
         return connection
 
@@ -138,7 +145,7 @@ class SqliteDatabase(Writer):
         except Exception as error:  # noqa: BLE001 - told to the threads that wait; without this one they wait for ever
             self._undo()
             for job in batch:
-                job.error = job.error or refusal(error)
+                job.error = job.error or self._refusal(error)
         return stop
 
     def _attempt(self, job: Write) -> None:
@@ -146,10 +153,18 @@ class SqliteDatabase(Writer):
         try:
             job.result = job.fn(SqliteTx(self._connection, self.replay))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            refused = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSED
-            job.error = refusal(error) if refused else error
+            job.error = self._refusal(error) if _is_refusal(error) else error
             self._connection.execute("ROLLBACK TO step")
         self._connection.execute("RELEASE step")
+
+    def _refusal(self, error: BaseException) -> Unavailable:
+        """SQLite says "disk I/O error" also where the disk is full: the disk is asked."""
+        if not _is_refusal(error):
+            return refusal(error)
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        with suppress(OSError):
+            full = full or shutil.disk_usage(self.path.parent).free < _LITTLE_BYTES
+        return refusal(OSError(f"no space left on the disk of {self.path}" if full else f"{self.path}: {error}"))
 
     def _undo(self) -> None:
         try:
@@ -177,11 +192,16 @@ class SqliteDatabase(Writer):
         if connection.in_transaction:
             yield SqliteTx(connection, self.replay)
             return
-        connection.execute("BEGIN")
         try:
+            connection.execute("BEGIN")
             yield SqliteTx(connection, self.replay)
+        except sqlite3.Error as error:
+            if _is_refusal(error) and getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
+                raise self._refusal(error) from None
+            raise
         finally:
-            connection.execute("COMMIT")
+            if connection.in_transaction:
+                connection.execute("COMMIT")
 
     def version(self) -> int:
         """A number that changes when another connection has committed (SQLite's data_version of this thread)."""
