@@ -102,7 +102,7 @@ class Gate:
 
     def _by_token(self, peer: peers.Peer, token: str | None) -> str:
         sha256 = published.digest(token) if token else ""
-        if sha256 and sha256 == self.local_sha256 and peer.loopback:
+        if sha256 and sha256 == self.local_sha256 and peer.here:
             return access.local_actor()
         table = access.table(self.space)
         found = table.tokens.get(sha256)

@@ -23,6 +23,7 @@ from loopwright.kernel.errors import LoopwrightError
 from loopwright.serving import reload
 from loopwright.serving.engine import Engine
 from loopwright.serving.model import PLACE_BYTES, WorkerReport
+from loopwright.serving.protocols.door import Gatekeeper
 from loopwright.serving.protocols.http import Server
 from loopwright.serving.protocols.oip import Oip, render
 from loopwright.store.blobs import replace_file
@@ -52,7 +53,8 @@ class Worker:
         self._disk = ThreadPoolExecutor(1, "spool")
         self._loader = ThreadPoolExecutor(1, "load")
         self._engine = Engine(home, slot, self._later)
-        self._server = Server(loop, self._engine, Oip(self._engine, _version(), lambda: self._ready), render)
+        gate = self._gate = Gatekeeper(self._folder)
+        self._server = Server(loop, self._engine, Oip(self._engine, _version(), lambda: self._ready), render, gate=gate)
         self._seen: tuple[int, int, int] | None = None
         self._loaded: reload.Loaded = {}
         self._number = 0
@@ -149,6 +151,7 @@ class Worker:
 
     def _tick(self) -> None:
         self._engine.tick()
+        self._gate.refresh()
         self._server.sweep()
         self._report()
         if os.getppid() != self._parent:

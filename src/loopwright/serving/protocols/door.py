@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from loopwright.access import published
 from loopwright.kernel.clock import machine_us
@@ -19,6 +20,7 @@ from loopwright.serving.protocols.peers import Peer
 _HOST = re.compile(r"(localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 _SITES = ("none", "same-origin")
 _LONGEST_CREDENTIAL = 4096
+UNKNOWN = 401
 
 
 class Refusal(NamedTuple):
@@ -69,6 +71,15 @@ def bearer(authorization: bytes) -> str | None:
     return None
 
 
+class Guest(NamedTuple):
+    """Who was let in: the server's own user, who may all, or the holder of a token."""
+
+    token: published.PublishedToken | None = None
+
+
+OWNER = Guest()
+
+
 class Gatekeeper:
     """The door of a worker.
 
@@ -83,6 +94,7 @@ class Gatekeeper:
         self._behind_proxy = False
         self._local = ""
         self._tokens: dict[str, published.PublishedToken] = {}
+        self.state = 0  # one more with each change: who was let in before is looked at again
         self.refresh()
 
     def refresh(self) -> None:
@@ -100,39 +112,41 @@ class Gatekeeper:
             self._hosts = frozenset(host.lower() for host in told.hosts)
             self._behind_proxy, self._local = told.behind_proxy, told.local
             self._tokens = {token.sha256: token for token in told.tokens}
+            self.state += 1
 
     def peer(self, transport: Any) -> Peer:
-        """The client of a connection; asked once, when it is made."""
+        """The client of a connection; asked once, when its first request comes."""
         return peers.of_transport(transport)
 
-    def refuse(
-        self, peer: Peer, headers: Mapping[bytes, bytes], endpoint: str | None, action: str = published.PREDICT
-    ) -> Refusal | None:
-        """Why a request is not let in, or None.
+    def enter(self, peer: Peer, headers: Mapping[bytes, bytes]) -> Guest | Refusal:
+        """Who asks, or why nobody is let in; holds for all requests of a connection with the same headers and state.
 
         Args:
-            peer: the client of its connection.
+            peer: the client of the connection.
             headers: by lower-case name; Host, Origin, Sec-Fetch-Site and Authorization count.
-            endpoint: the endpoint that is asked, None when it is none.
-            action: what is done to it.
         """
         host, origin, site = (_text(headers.get(name)) for name in (b"host", b"origin", b"sec-fetch-site"))
         reason = refusal(host, origin, site, self._hosts)
         if reason is not None:
             return Refusal(403, "door.refused", reason)
         shown = headers.get(b"authorization")
-        if shown is not None:
-            return self._by_token(peer, bearer(shown), endpoint, action)
-        if peer.own and not self._behind_proxy and (host is None or _HOST.fullmatch(host)):
-            return None
-        return _unknown("this request shows no token, and does not come from this server's own user on this machine")
-
-    def _by_token(self, peer: Peer, token: str | None, endpoint: str | None, action: str) -> Refusal | None:
+        if shown is None:
+            if peer.own and not self._behind_proxy and (host is None or _HOST.fullmatch(host)):
+                return OWNER
+            return _unknown("this request shows no token, and is not of this server's own user on this machine")
+        token = bearer(shown)
         digest = "" if token is None else published.digest(token)
-        if digest and digest == self._local and peer.loopback:
-            return None
+        if digest and digest == self._local and peer.here:
+            return OWNER
         found = self._tokens.get(digest)
-        if found is None or (found.expires_us is not None and found.expires_us <= machine_us()):
+        return _unknown("this token is not known, or has expired") if found is None else Guest(found)
+
+    def turn_away(self, guest: Guest, action: str, endpoint: str | None) -> Refusal | None:
+        """Why a guest may not do an action to an endpoint, or to none (None); None when it may."""
+        found = guest.token
+        if found is None:
+            return None
+        if found.expires_us is not None and found.expires_us <= machine_us():
             return _unknown("this token is not known, or has expired")
         subject = "" if endpoint is None else f"endpoint:{endpoint}"
         if any(published.covers(scope, subject) for scope in found.scopes.get(action, ())):
@@ -140,10 +154,71 @@ class Gatekeeper:
         what = subject or "the whole server"
         return Refusal(403, "access.refused", f"{found.actor} has no role that allows {action} on {what}")
 
+    def refuse(
+        self, peer: Peer, headers: Mapping[bytes, bytes], endpoint: str | None, action: str = published.PREDICT
+    ) -> Refusal | None:
+        """Why a request is not let in, or None: `enter` and `turn_away` in one."""
+        guest = self.enter(peer, headers)
+        return guest if isinstance(guest, Refusal) else self.turn_away(guest, action, endpoint)
+
+
+class Visit:
+    """One connection at the door; who it is is found out again only when its headers, or who may in, are others.
+
+    Args:
+        gate: whom to ask; without one whoever reaches the listener is trusted, and only other sites are kept out.
+    """
+
+    def __init__(self, gate: Gatekeeper | None) -> None:
+        self._gate = gate
+        self._shown: tuple[Any, ...] | None = None
+        self._peer: Peer | None = None
+        self._guest: Guest | Refusal = OWNER
+
+    def refused(self, transport: Any, method: bytes, url: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        """Why a request is not let in, or None."""
+        gate = self._gate
+        shown = (
+            headers.get(b"host"), headers.get(b"origin"), headers.get(b"sec-fetch-site"),
+            headers.get(b"authorization"), 0 if gate is None else gate.state,
+        )  # fmt: skip
+        if shown != self._shown:
+            self._shown, self._guest = shown, self._enter(transport, headers)
+        guest = self._guest
+        if guest is OWNER:
+            return None
+        wanted = asked(method, url.decode("latin-1"))
+        if isinstance(guest, Refusal):
+            return guest if wanted is not None or guest.status != UNKNOWN else None
+        return None if wanted is None or gate is None else gate.turn_away(guest, *wanted)
+
+    def _enter(self, transport: Any, headers: Mapping[bytes, bytes]) -> Guest | Refusal:
+        gate = self._gate
+        if gate is None:
+            host, origin, site = (_text(headers.get(name)) for name in (b"host", b"origin", b"sec-fetch-site"))
+            reason = refusal(host, origin, site)
+            return OWNER if reason is None else Refusal(403, "door.refused", reason)
+        if self._peer is None:
+            self._peer = gate.peer(transport)
+        return gate.enter(self._peer, headers)
+
+
+def asked(method: bytes, path: str) -> tuple[str, str | None] | None:
+    """Action and endpoint that a request of the Open Inference Protocol asks for; None when it is for everybody.
+
+    The path is decoded once, as the protocol behind does.
+    """
+    parts = [unquote(part) for part in path.partition("?")[0].removeprefix("/").removesuffix("/").split("/")]
+    if parts in (["v2", "health", "live"], ["v2", "health", "ready"]) and method in (b"GET", b"HEAD"):
+        return None
+    endpoint = parts[2] if parts[:2] == ["v2", "models"] and len(parts) > 2 else None
+    reads = method in (b"GET", b"HEAD") or parts[:2] == ["v2", "repository"]
+    return (published.READ if reads else published.PREDICT), endpoint
+
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
 def _unknown(reason: str) -> Refusal:
-    return Refusal(401, "access.unknown", reason, "send the header Authorization: Bearer TOKEN; lw tokens create")
+    return Refusal(UNKNOWN, "access.unknown", reason, "send the header Authorization: Bearer TOKEN; lw tokens create")

@@ -16,7 +16,7 @@ from loopwright.kernel.errors import LoopwrightError, Unsupported
 from loopwright.serving.engine import Answer, Ask, Engine
 from loopwright.serving.protocols import limits
 from loopwright.serving.protocols.answers import OK_HEAD, head, refuse
-from loopwright.serving.protocols.door import refusal
+from loopwright.serving.protocols.door import Gatekeeper, Visit
 from loopwright.serving.protocols.limits import Limits
 from loopwright.serving.protocols.oip import Call, Index, Reply
 
@@ -25,7 +25,7 @@ _LINGER_S = 2.0
 _BITE_BYTES = 32 << 10
 _TOGETHER = 64
 _WANTED = {
-    b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"content-encoding",
+    b"host", b"origin", b"sec-fetch-site", b"authorization", b"content-length", b"content-type", b"content-encoding",
     b"transfer-encoding", b"expect", b"inference-header-content-length",
 }  # fmt: skip
 # What a page of another site can send without being asked first.
@@ -72,7 +72,9 @@ class Server:
         wire: Wire,
         render: Callable[[Ask, Answer], bytes],
         limit: Limits | None = None,
+        gate: Gatekeeper | None = None,
     ) -> None:
+        self.gate = gate
         self._loop = loop
         self._engine = engine
         self._render = render
@@ -161,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: Any = None
         self._parser = httptools.HttpRequestParser(self)
-        self._known: tuple[Any, ...] | None = None
+        self._visit = Visit(server.gate)
         self._deaf = False
         self._owed: deque[Exchange] = deque()
         self._unread_since_s: float | None = None
@@ -350,14 +352,10 @@ class Connection(asyncio.Protocol):
 
     def _open(self) -> Call | Index | Reply:
         headers, method = self._headers, self._parser.get_method()
+        refused = self._visit.refused(self._transport, method, self._url, headers)
+        if refused is not None:
+            return refuse(*refused)
         if headers:
-            door = (headers.get(b"host"), headers.get(b"origin"), headers.get(b"sec-fetch-site"))
-            if door != self._known:
-                host, origin, site = (None if part is None else part.decode("latin-1") for part in door)
-                reason = refusal(host, origin, site)
-                if reason is not None:
-                    return refuse(403, "door.refused", reason)
-                self._known = door
             kind = headers.get(b"content-type")
             if kind is not None and method == b"POST" and kind.partition(b";")[0].strip().lower() in _FORMS:
                 hint = "send the header Content-Type: application/json"

@@ -21,15 +21,20 @@ _WAIT_S = 0.5
 
 
 class Peer(NamedTuple):
-    """The client of one connection; `uid` is the user of its process, None when that is not known."""
+    """The client of one connection.
 
-    loopback: bool
+    Args:
+        here: whether it is on this machine.
+        uid: the user of its process; None when that is not known.
+    """
+
+    here: bool
     uid: int | None
 
     @property
     def own(self) -> bool:
         """Whether it is a process of this server's own user on this machine."""
-        return self.loopback and self.uid is not None and self.uid == os.geteuid()
+        return self.here and self.uid is not None and self.uid == os.geteuid()
 
 
 FOREIGN = Peer(False, None)
@@ -47,7 +52,10 @@ def of_addresses(client: Address | None, server: Address | None) -> Peer:
         here, there = _plain(client), _plain(server)
     except (ValueError, TypeError, IndexError):
         return FOREIGN
-    if not (here[0].is_loopback and there[0].is_loopback) or here[0].version != there[0].version:
+    # No other machine can hold a connection from an address of this one: loopback, or the very one that it called.
+    if not (here[0] == there[0] or (here[0].is_loopback and there[0].is_loopback)):
+        return FOREIGN
+    if here[0].version != there[0].version:
         return FOREIGN
     return Peer(True, _owner(here, there))
 
