@@ -54,10 +54,20 @@ def add(space: Space, actor: str, endpoint: str, body: bytes) -> Taken:
         NotFound: there is no such endpoint.
     """
     spec = routes.endpoint(space, endpoint)
-    lines = [_line(number, raw, spec.task) for number, raw in enumerate(body.split(b"\n"), 1) if raw.strip()]
+    lines = read(body, spec.task)
+    return space.write(lambda tx: _insert(tx, endpoint, lines))
+
+
+def read(body: bytes, task: str) -> list[tuple[str, float, int | None]]:
+    """The labels of NDJSON lines: id, value, and when it became known if the line says so.
+
+    Raises:
+        Invalid: a line is not a label, or there is none; names the line and the field.
+    """
+    lines = [_line(number, raw, task) for number, raw in enumerate(body.split(b"\n"), 1) if raw.strip()]
     if not lines:
         raise Invalid("there is no label in the body", code="labels.empty", field="body")
-    return space.write(lambda tx: _insert(tx, endpoint, lines))
+    return lines
 
 
 def _line(number: int, raw: bytes, task: str) -> tuple[str, float, int | None]:

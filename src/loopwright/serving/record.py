@@ -6,11 +6,14 @@ from typing import Any
 
 import msgspec
 
-from loopwright.kernel.ids import base32
+from loopwright.kernel.errors import Corrupt
+from loopwright.kernel.ids import base32, number_of
 from loopwright.store import frames
 
 FORMAT = 1
 _HEADER, _ROWS = 0, 1
+# What unpacking raises over bytes that are no rows; the sum of a frame says that these bytes were written so.
+_ODD = (msgspec.MsgspecError, ValueError, TypeError, IndexError, RecursionError)
 _PAIRS = [base32(number, 2) for number in range(1024)]
 
 
@@ -62,7 +65,18 @@ def rows_payload(rows: Sequence[LogRow]) -> bytes:
 def read(
     path: Path, since_us: int | None = None, until_us: int | None = None
 ) -> Iterator[tuple[Columns, list[LogRow]]]:
-    """The rows of a spool up to its torn tail, a list for each frame; frames outside the times are passed over."""
+    """The rows of a spool up to its torn tail, a list for each frame; frames outside the times are passed over.
+
+    Raises:
+        Corrupt: a frame is whole and holds no rows.
+    """
+    try:
+        yield from _read(path, since_us, until_us)
+    except _ODD:
+        raise _no_rows(path) from None
+
+
+def _read(path: Path, since_us: int | None, until_us: int | None) -> Iterator[tuple[Columns, list[LogRow]]]:
     columns = Columns((), ())
     for payload in frames.read_frames(path):
         kind, *rest = _decode(payload)
@@ -74,15 +88,33 @@ def read(
             yield columns, _decode_rows(packed)
 
 
+def _no_rows(path: Path) -> Corrupt:
+    return Corrupt(f"{path.name} holds a frame that is no part of a prediction log", code="log.frame", hint="lw fsck")
+
+
 def count(path: Path, until_us: int) -> int:
-    """How many rows of a spool lie before a moment; a frame that lies before it whole is not unpacked."""
-    found = 0
-    for payload in frames.read_frames(path):
-        kind, *rest = _decode(payload)
-        if kind == _HEADER or rest[0] >= until_us:
-            continue
-        found += _length(rest[2]) if rest[1] < until_us else sum(r.at_us < until_us for r in _decode_rows(rest[2]))
-    return found
+    """How many rows of a spool lie before a moment; a frame that lies before it whole is not unpacked.
+
+    Raises:
+        Corrupt: a frame is whole and holds no rows.
+    """
+    try:
+        return sum(_count(payload, until_us) for payload in frames.read_frames(path))
+    except _ODD:
+        raise _no_rows(path) from None
+
+
+def _count(payload: bytes, until_us: int) -> int:
+    kind, *rest = _decode(payload)
+    if kind == _HEADER or rest[0] >= until_us:
+        return 0
+    return _length(rest[2]) if rest[1] < until_us else sum(row.at_us < until_us for row in _decode_rows(rest[2]))
+
+
+def first_us(path: Path) -> int | None:
+    """The earliest moment of a spool's rows; no frame is unpacked."""
+    heads = (_decode(payload) for payload in frames.read_frames(path))
+    return min((head[1] for head in heads if head[0] != _HEADER), default=None)
 
 
 def _length(packed: bytes) -> int:
@@ -100,6 +132,11 @@ def whole_bytes(path: Path) -> int:
 def spool_id(slot: int, epoch_us: int) -> str:
     """The id of a spool: the worker's slot and the moment at which the spool was opened."""
     return _PAIRS[slot] + base32(epoch_us, 11)
+
+
+def opened_us(spool: str) -> int:
+    """The moment that a spool's id names."""
+    return number_of(spool[2:])
 
 
 def prediction_id(received_us: int, spool: str, count: int) -> str:

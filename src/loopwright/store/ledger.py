@@ -1,11 +1,13 @@
 """The ledger: append-only events, written in the transaction of the state that they tell of."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from loopwright.kernel import event as events
+from loopwright.kernel.errors import Corrupt
 from loopwright.kernel.event import Event, EventKind
 from loopwright.store.database import Row, Tx
 
@@ -122,6 +124,12 @@ def lines(tx: Tx, *, after: int, upto: int | None = None, limit: int | None = No
 
 
 def _event(row: Row) -> Event:
+    data: Any = None
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        data = msgspec.json.decode(row["data"])
+    if not isinstance(data, dict):
+        message = f"event {row['seq']} does not hold what was written"
+        raise Corrupt(message, code="event.corrupt", hint="lw audit --verify")
     return Event(
         seq=row["seq"],
         at_us=row["at_us"],
@@ -129,6 +137,6 @@ def _event(row: Row) -> Event:
         actor=row["actor"],
         kind=row["kind"],
         subject=row["subject"],
-        data=msgspec.json.decode(row["data"]),
+        data=data,
         cause=row["cause"],
     )

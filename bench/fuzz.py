@@ -1,0 +1,180 @@
+"""Does any parser break, hang or grow on inputs that were made to hurt? A million mutated inputs for each of them.
+
+.venv/bin/python bench/fuzz.py [--parser NAME,..] [--count N] [--seed N] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import contract
+from contract import Bench, Result, stat
+
+COUNT, QUICK = 1_000_000, 20_000
+SLOW_S, HANG_S = 1.0, 20
+GROWTH_MB = 20.0
+_BATCH = 1000
+PARSERS = ("http", "control", "json", "spool", "tree", "events", "labels", "checkpoint")
+_NUMBERS = [b"0", b"1", b"-1", b"255", b"256", b"65536", b"2147483648", b"4294967296", b"9223372036854775807", b"1e9"]
+_MOST_BYTES = 20_000
+
+
+class Hang(BaseException):
+    """An input was not done in time."""
+
+
+def mutate(rng: random.Random, seeds: list[bytes], words: list[bytes]) -> bytes:
+    """A seed with one to eight changes of a kind each."""
+    roll = rng.random
+    data = bytearray(seeds[int(roll() * len(seeds))])
+    while True:
+        size = len(data)
+        at = int(roll() * (size + 1))
+        kind = int(roll() * 9)
+        if kind == 0 and size:
+            data[at - 1] ^= 1 << int(roll() * 8)
+        elif kind == 1 and size:
+            data[at - 1] = int(roll() * 256)
+        elif kind == 2:
+            del data[at : at + 1 + int(roll() * roll() * 30)]
+        elif kind == 3:
+            data[at:at] = data[at : at + 1 + int(roll() * roll() * 60)] * (1 + int(roll() * 3))
+        elif kind == 4:
+            data[at:at] = words[int(roll() * len(words))]
+        elif kind == 5:
+            other = seeds[int(roll() * len(seeds))]
+            cut = int(roll() * (len(other) + 1))
+            data[at:] = other[cut:]
+        elif kind == 6:
+            del data[at:]
+        elif kind == 7:
+            word = words[int(roll() * len(words))]
+            data[at : at + len(word)] = word
+        else:
+            _number(rng, data, at)
+        if roll() < 0.35 or len(data) > _MOST_BYTES:
+            return bytes(data)
+
+
+def _number(rng: random.Random, data: bytearray, at: int) -> None:
+    """Another number in the place of the next one."""
+    start = next((place for place in range(at, min(len(data), at + 200)) if 48 <= data[place] <= 57), None)
+    if start is None:
+        return
+    end = start
+    while end < len(data) and 48 <= data[end] <= 57:
+        end += 1
+    data[start:end] = _NUMBERS[int(rng.random() * len(_NUMBERS))]
+
+
+def _rss_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def run(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
+    """Feed a parser; what broke is counted by its place in the code and kept once."""
+    from fuzz_parsers import TARGETS
+
+    target, rng = TARGETS[name](), random.Random(f"{name} {seed}")
+    found: dict[str, dict[str, Any]] = {}
+    warm_mb, slowest_s, began = 0.0, 0.0, time.monotonic()
+
+    def late(number: int, frame: Any) -> None:
+        raise Hang
+
+    signal.signal(signal.SIGALRM, late)
+    data = b""
+
+    def note(error: BaseException) -> None:
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f"{type(error).__name__} {last[0].filename.rpartition('/')[2]}:{last[0].lineno}" if last else "?"
+        if place not in found and keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / f"{name}-{len(found)}.bin").write_bytes(data)
+        entry = found.setdefault(place, {"times": 0, "says": str(error)[:300], "input": repr(data[:200])})
+        entry["times"] += 1
+
+    for number in range(count):
+        if number % _BATCH == 0:
+            signal.alarm(HANG_S)
+            if number == count // 10:
+                warm_mb = _rss_mb()
+        data = mutate(rng, target.seeds, target.words)
+        if rng.random() < 0.5:
+            data = target.mend(rng, data)
+        start = time.perf_counter()
+        try:
+            target.feed(rng, data)
+        except (Exception, Hang) as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+            note(error)
+            signal.alarm(HANG_S)
+        spent_s = time.perf_counter() - start
+        if spent_s > slowest_s:
+            slowest_s = spent_s
+            if spent_s > SLOW_S:
+                note(TimeoutError(f"{spent_s:.1f} s"))
+    try:
+        target.settle()
+    except Exception as error:  # noqa: BLE001 - as above
+        note(error)
+    signal.alarm(0)
+    grown_mb = _rss_mb() - warm_mb
+    if count >= COUNT // 10 and grown_mb > GROWTH_MB:
+        note(MemoryError(f"grew by {grown_mb:.1f} MB"))
+    return {
+        "parser": name, "inputs": count, "seed": seed, "crashes": sum(e["times"] for e in found.values()),
+        "slowest_s": round(slowest_s, 3), "grown_mb": round(grown_mb, 1), "rss_mb": round(_rss_mb(), 1),
+        "took_s": round(time.monotonic() - began, 1), "found": found,
+    }  # fmt: skip
+
+
+def measure(bench: Bench) -> None:
+    """The row fuzz.crashes: a process a parser, one after the other."""
+    count = QUICK if bench.args.quick else COUNT
+    done, attempted, crashes, said = [], 0, 0, []
+    for name in PARSERS:
+        command = [sys.executable, __file__, "--parser", name, "--count", str(count), "--seed", str(bench.args.seed)]
+        ran = subprocess.run([*command, "--keep", str(bench.evidence)], capture_output=True, text=True, check=False)
+        if ran.returncode not in (0, 1):
+            bench.put("fuzz.crashes", Result(reason=f"{name} ended with {ran.returncode}: {ran.stderr[-300:]}"))
+            return
+        one = json.loads(ran.stdout)
+        done.append(one)
+        attempted, crashes = attempted + one["inputs"], crashes + one["crashes"]
+        said += [f"{name}: {place}" for place in one["found"]]
+    bench.keep("fuzz.json", done)
+    counts = {"attempted": attempted, "checked": attempted}
+    bench.put("fuzz.crashes", Result(value=stat([crashes], "count"), counts=counts, reason="; ".join(said)[:400]))
+
+
+def main() -> int:
+    """Fuzz parsers by hand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parser", default=",".join(PARSERS))
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--keep", type=Path, default=contract.OUT / "fuzz")
+    args = parser.parse_args()
+    count = args.count or (QUICK if args.quick else COUNT)
+    crashes = 0
+    for name in args.parser.split(","):
+        one = run(name, count, args.seed, args.keep)
+        print(json.dumps(one, indent=1))
+        crashes += one["crashes"]
+    return 1 if crashes else 0
+
+
+if __name__ == "__main__":
+    contract.use_venv()
+    sys.exit(main())
