@@ -1,16 +1,28 @@
 """Harm done to a store behind its back."""
 
+from loopwright.store.blobs import Blobs
 from loopwright.store.space import Space
 
 
 def damage(space: Space, digest: str, data: bytes | None) -> None:
+    """Put other bytes in place of a blob of a Space, or none."""
+    damage_blobs(space.blobs, digest, data)
+
+
+def damage_blobs(blobs: Blobs, digest: str, data: bytes | None) -> None:
     """Put other bytes in place of a blob, or none, in the store itself and in the cache before it."""
-    path = space.blobs.path(digest)
-    path.chmod(0o600)
-    if space.blobs.remote:
+    local = getattr(blobs, "local", blobs)
+    path = local.path(digest)
+    if path.exists():
+        path.chmod(0o600)
+    if blobs.remote:
         import obstore
 
         key = f"{digest[:2]}/{digest}"
-        store = space.blobs._store  # type: ignore[attr-defined]
+        store = blobs._store  # type: ignore[attr-defined]
         obstore.delete(store, key) if data is None else obstore.put(store, key, data)
-    path.unlink() if data is None else path.write_bytes(data)
+    if data is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol, Self
 
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Corrupt, Invalid, NotFound
-from loopwright.kernel.settings import Settings
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20
@@ -324,13 +323,3 @@ class Incoming:
         os.rename(self.path, path)
         self._blobs.make_durable(path)
         self._blobs.settled(digest)
-
-
-def open_blobs(home: Path, settings: Settings) -> Blobs:
-    """The blobs of a Space: the folder in its `home`, or the object store of the settings with that folder as cache."""
-    local = LocalBlobs(home / "blobs", home / "tmp")
-    if settings.blobs is None:
-        return local
-    from loopwright.store.s3 import S3Blobs
-
-    return S3Blobs(local, settings.blobs, settings.blobs_endpoint)

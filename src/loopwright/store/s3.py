@@ -20,12 +20,14 @@ from loopwright.store.blobs import Entry, Incoming, LocalBlobs, checked_digest, 
 
 PART_BYTES = 16 << 20
 FRESH_US = 15 * MINUTE  # a blob known to have been put this lately is not asked for again
+RETRY_S = 60.0
 _PARTS = 4  # uploaded at a time
 _TRIES = 3
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[A-Za-z0-9._/-]+))?/?")
 _REASON = re.compile(r"timed out|[Cc]onnection (?:refused|reset|closed)|dns error|status:? \d{3}|HTTP status \w+ error")
 _THERE = ("AlreadyExistsError", "PreconditionError")  # a put on condition that found the object there
 _LOOPBACK = "127.0.0.1,localhost,::1"
+_first_pid: int | None = None  # the process whose threads do the client's work
 
 
 class S3Blobs:
@@ -41,16 +43,27 @@ class S3Blobs:
         self.where = url if endpoint is None else f"{url} at {endpoint}"
         self._bucket, self._prefix = match["bucket"], (match["prefix"] or "").strip("/")
         self._endpoint = endpoint
-        self._held: tuple[int, Any] = (0, None)
+        self._client: Any = None
 
     @property
     def _store(self) -> Any:
-        """The client of this process: connections do not outlive a fork."""
-        pid, store = self._held
-        if store is None or pid != os.getpid():
-            store = self._connect()
-            self._held = (os.getpid(), store)
-        return store
+        """The client of this process.
+
+        Raises:
+            Unsupported: the process was forked from one that had used a store: the client's threads stayed behind.
+        """
+        global _first_pid
+        if _first_pid is None:
+            _first_pid = os.getpid()
+        if _first_pid != os.getpid():
+            raise Unsupported(
+                "this process was forked from one that had used the object store, whose client cannot follow",
+                code="blobs.forked",
+                hint="start processes by spawn, as multiprocessing.get_context('spawn') does",
+            )
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
 
     def _connect(self) -> Any:
         try:
@@ -76,7 +89,7 @@ class S3Blobs:
             },
             retry_config={
                 "max_retries": 4,
-                "retry_timeout": timedelta(seconds=60),
+                "retry_timeout": timedelta(seconds=RETRY_S),
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
                     "max_backoff": timedelta(seconds=2),
@@ -304,12 +317,20 @@ class S3Blobs:
         """All blobs as the store lists them."""
         import obstore
 
-        with self._asking():
-            for chunk in obstore.list(self._store, chunk_size=1000):
-                for row in chunk:
-                    digest = row["path"].rpartition("/")[2]
-                    if is_digest(digest) and row["path"] == _key(digest):
-                        yield Entry(digest, row["size"], _us(row["last_modified"]))
+        last, tries = None, 0
+        while True:  # a list that breaks goes on behind what it gave last
+            try:
+                with self._asking():
+                    for chunk in obstore.list(self._store, offset=last, chunk_size=1000):
+                        for row in chunk:
+                            last, digest = row["path"], row["path"].rpartition("/")[2]
+                            if is_digest(digest) and last == _key(digest):
+                                yield Entry(digest, row["size"], _us(row["last_modified"]))
+                return
+            except Unavailable:
+                tries += 1
+                if tries == _TRIES:
+                    raise
 
     def delete(self, digest: str) -> None:
         """Take a blob out of the store and of the cache."""

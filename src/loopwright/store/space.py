@@ -6,15 +6,18 @@ Opening is given the migrations of the rooms above; it knows none of them.
 import atexit
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock, machine_us
 from loopwright.kernel.errors import Conflict, NotFound, Unsupported
-from loopwright.store.blobs import Blobs, fsync_folder, open_blobs
+from loopwright.kernel.ids import new_id
+from loopwright.store.blobs import Blobs, fsync_folder, open_blobs, replace_file
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.gate import Gate
@@ -33,6 +36,7 @@ MIGRATIONS = [
     CREATE INDEX events_kind ON events(kind, seq);
     CREATE TABLE clock(mode TEXT NOT NULL, now_us BIGINT NOT NULL)
     """,
+    "CREATE TABLE leases(name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence BIGINT NOT NULL, until_us BIGINT NOT NULL)",
 ]
 
 
@@ -48,10 +52,43 @@ class Space:
         self.blobs: Blobs = open_blobs(self.home, settings)
         self.clock: Clock = WallClock()
         self._pid = os.getpid()
+        self._guards = threading.local()
 
     def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in one durable transaction and return what it returns."""
-        return self.database.write(fn)
+        check: Callable[[Tx], None] | None = getattr(self._guards, "check", None)
+        if check is None:
+            return self.database.write(fn)
+
+        def checked(tx: Tx) -> T:
+            check(tx)
+            return fn(tx)
+
+        return self.database.write(checked)
+
+    @contextlib.contextmanager
+    def guarded(self, check: Callable[[Tx], None]) -> Iterator[None]:
+        """Inside, what this thread writes is written only if `check`, which may raise, lets it."""
+        self._guards.check = check
+        try:
+            yield
+        finally:
+            self._guards.check = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may have the same Space open."""
+        return self.settings.database is not None
+
+    @cached_property
+    def host(self) -> str:
+        """Who this folder is among the hosts of a shared Space; `local` when it has its own."""
+        if not self.shared:
+            return "local"
+        path = self.home / "host"
+        if not path.exists():
+            replace_file(path, new_id("host").encode())
+        return path.read_text()
 
     def read(self) -> AbstractContextManager[Tx]:
         """A read-only snapshot."""
