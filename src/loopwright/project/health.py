@@ -6,6 +6,7 @@ It asks no process: what lives holds a lock and leaves a report in the run folde
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -100,7 +101,10 @@ def _processes(space: Space) -> Iterator[Part]:
         generation = routes.generation(tx)
     for name, child in known.items():
         if name.startswith("worker-"):
-            yield _worker(name, child, reports.get(int(name.removeprefix("worker-"))), generation)
+            yield _worker(space, child, reports.get(int(name.removeprefix("worker-"))), generation)
+    unserved = publish.problems(space)
+    if unserved:
+        yield _part("routes", "; ".join(f"{name}: {why}" for name, why in unserved.items()), degraded=True)
     yield _jobs(space, known.get("jobs"))
 
 
@@ -134,8 +138,8 @@ def _control(space: Space, child: ChildState | None) -> Iterator[Part]:
     yield _part("scheduler", detail, degraded=bool(problem) or silent > _SILENT_US)
 
 
-def _worker(name: str, child: ChildState, report: WorkerReport | None, generation: int) -> Part:
-    detail = _process(child)
+def _worker(space: Space, child: ChildState, report: WorkerReport | None, generation: int) -> Part:
+    name, detail = child.name, _process(child)
     if report is None or report.pid != child.pid:
         return _part(name, f"{detail}, not ready", down=True)
     notes = [f"routes {report.generation}"]
@@ -143,6 +147,9 @@ def _worker(name: str, child: ChildState, report: WorkerReport | None, generatio
         notes.append(f"does not take routes {report.failed_generation}: {report.failed}")
     elif report.generation < generation:
         notes.append(f"routes {generation} are current")
+    silent = _silent_us(run_folder(space.root) / f"worker-{report.slot}.lock")
+    if silent > _SILENT_US:
+        notes.append(f"says nothing since {_span(silent)}")
     if not report.ready:
         notes.append("not ready")
     if report.log_problem:
@@ -152,7 +159,15 @@ def _worker(name: str, child: ChildState, report: WorkerReport | None, generatio
     if report.failed_syncs:
         notes.append(f"{report.failed_syncs:,} failed syncs")
     degraded = bool(report.failed or report.log_problem) or report.generation < generation
-    return _part(name, ", ".join([detail, *notes]), degraded=degraded, down=not report.ready)
+    return _part(name, ", ".join([detail, *notes]), degraded=degraded, down=not report.ready or silent > _SILENT_US)
+
+
+def _silent_us(lock: Path) -> int:
+    """For how long a worker has not touched its lock, which it does every second."""
+    try:
+        return machine_us() - lock.stat().st_mtime_ns // 1000
+    except FileNotFoundError:
+        return 0
 
 
 def _jobs(space: Space, child: ChildState | None) -> Part:

@@ -107,7 +107,7 @@ def deploy(space: Space, actor: str, ref: str, *, submit: Submit | None = None) 
             code="gate.refused",
             hint=f"lw check {version.ref}",
         )
-    return msgspec.structs.replace(done, workers=_apply(space))
+    return msgspec.structs.replace(done, workers=_apply(space, desk.name))
 
 
 def _free(tx: Tx, desk: Desk, version: Version) -> None:
@@ -205,7 +205,7 @@ def shadow(space: Space, actor: str, ref: str) -> Released:
         moves.reroute(tx, desk)
         return _released(tx, desk, version.number, "it goes along in shadow", None)
 
-    return msgspec.structs.replace(space.write(act), workers=_apply(space))
+    return msgspec.structs.replace(space.write(act), workers=_apply(space, desk.name))
 
 
 def rollback(space: Space, actor: str, endpoint: str) -> Released:
@@ -222,7 +222,7 @@ def rollback(space: Space, actor: str, endpoint: str) -> Released:
             return _stop(tx, desk, going, actor)
         return _back(tx, desk, actor)
 
-    return msgspec.structs.replace(space.write(act), workers=_apply(space))
+    return msgspec.structs.replace(space.write(act), workers=_apply(space, endpoint))
 
 
 _ASKED = Verdict(outcome="pass", check="asked", reason="asked for by hand")
@@ -344,6 +344,8 @@ def _released(tx: Tx, desk: Desk, version: int, what: str, verdict: Verdict | No
     return Released(endpoint=desk.name, version=version, routes=state, what=what, workers=0, verdict=told)
 
 
-def _apply(space: Space) -> int:
+def _apply(space: Space, endpoint: str) -> int:
     """Publish the routes and wait for the workers; returns how many have them, 0 when no server runs."""
-    return publish.wait_applied(space, publish.publish(space))
+    count = publish.wait_applied(space, publish.publish(space))
+    publish.require_served(space, endpoint)
+    return count
