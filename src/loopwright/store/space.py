@@ -17,7 +17,7 @@ from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock, machine_us
 from loopwright.kernel.errors import Conflict, NotFound, Unsupported
 from loopwright.kernel.ids import new_id
-from loopwright.store.blobs import Blobs, fsync_folder, open_blobs, replace_file
+from loopwright.store.blobs import Blobs, LocalBlobs, fsync_folder, replace_file
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.gate import Gate
@@ -125,6 +125,16 @@ def open_database(home: Path, settings: config.Settings) -> Database:
             hint="pip install 'loopwright[postgres]'",
         ) from None
     return PostgresDatabase(settings.database, settings.schema, config.database_password())
+
+
+def open_blobs(home: Path, settings: config.Settings) -> Blobs:
+    """The blobs of the Space in `home`: its folder, or the object store of the settings with that folder as cache."""
+    local = LocalBlobs(home / "blobs", home / "tmp")
+    if settings.blobs is None:
+        return local
+    from loopwright.store.s3 import S3Blobs
+
+    return S3Blobs(local, settings.blobs, settings.blobs_endpoint)
 
 
 def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: bool = False) -> Space:
