@@ -1,4 +1,4 @@
-"""What the fault tests do with a project besides its commands, and what they read of it; runs in a copy of the driver."""
+"""What the fault tests do with a project besides its commands, and what they read of it, in a copy of the driver."""
 
 import hashlib
 import re
@@ -133,7 +133,7 @@ def readable(house: Any, digests: list[str]) -> dict[str, str]:
 
 
 def leftover(house: Any) -> list[str]:
-    """Files that no whole act leaves: half-made ones, and blobs that nothing names. Reads every text of the database."""
+    """Files that no whole act leaves: half-made ones, and blobs that no text of the database names."""
     space = house.open()
     space.close()
     home = space.home

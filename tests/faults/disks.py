@@ -1,4 +1,4 @@
-"""Disks that fail for real: an ext4 image whose power is cut, one that is full, one that turns read-only. Needs root."""
+"""Disks that fail for real: an ext4 image whose power is cut, one that is full, one that is read-only. Needs root."""
 
 import contextlib
 import http.client
@@ -272,7 +272,7 @@ def fill(place: Path, leave_kb: int) -> Path:
 
 
 def full(lab: Lab, rooms_kb: tuple[int, ...], size_kb: int = 4096) -> Tally:
-    """Every operation on a disk with little room: refused with the reason or done, and well again when there is room."""
+    """Every operation on a disk with little room: refused with the reason or done, and well when there is room."""
     tally = Tally()
     for operation in DURABLE:
         with lab.copy(operation.base) as clean:

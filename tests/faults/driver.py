@@ -52,6 +52,7 @@ def command(house: Any, words: list[str]) -> int:
 def call(house: Any, name: str, arguments: dict[str, Any]) -> int:
     """A function of acts.py that uses the package; what it returns is printed."""
     import acts
+
     from loopwright.kernel.errors import LoopwrightError
 
     try:

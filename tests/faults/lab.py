@@ -86,12 +86,17 @@ class Lab:
             text=True,
         )
         self._count = 0
-        self._answer()
+        try:
+            self._answer()
+        except RuntimeError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the driver."""
         assert self._driver.stdin is not None and self._driver.stdout is not None
-        self._driver.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._driver.stdin.close()
         self._driver.wait()
         self._driver.stdout.close()
         self._log.close()
@@ -195,6 +200,25 @@ def write_files(folder: Path, extra: int = 0) -> None:
     ):
         with (folder / name).open("w", newline="") as out:
             csv.writer(out).writerows([head, *([row[place] for place in columns] for row in rows)])
+
+
+_FLIPPED: dict[Path, tuple[int, int]] = {}
+
+
+def flip(path: Path, draw: random.Random, *, back: bool = False) -> None:
+    """Turn one bit of a file round and leave its times and rights as they are, or turn it back."""
+    before = path.stat()
+    where, bit = _FLIPPED.pop(path) if back else (draw.randrange(before.st_size), draw.randrange(8))
+    if not back:
+        _FLIPPED[path] = (where, bit)
+    path.chmod(0o600)
+    with path.open("r+b") as stream:
+        stream.seek(where)
+        byte = stream.read(1)[0]
+        stream.seek(where)
+        stream.write(bytes([byte ^ 1 << bit]))
+    path.chmod(before.st_mode & 0o777)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @dataclass

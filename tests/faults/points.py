@@ -217,7 +217,7 @@ def between(value: Any, before: Any, after: Any) -> bool:
 
 
 def changing(trace: str, project: str) -> list[tuple[str, int, str]]:
-    """The calls of a trace that change a project's files: name, number within its thread, and what it was shown with."""
+    """The calls of a trace that change a project: name, number within its thread, and what it was shown with."""
     counts: dict[tuple[str, str], int] = {}
     out: dict[tuple[str, int], str] = {}
     for line in trace.splitlines():

@@ -1,5 +1,6 @@
 """Thirty faults an operation: nothing acknowledged is lost, no wrong bytes, no false success, nobody stuck."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +14,9 @@ POINTS = 30
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if why := have_strace():
         pytest.skip(why)
-    made = Lab(tmp_path_factory.mktemp("lab"))
-    made.prepare()
-    yield made
-    made.close()
+    with contextlib.closing(Lab(tmp_path_factory.mktemp("lab"))) as made:
+        made.prepare()
+        yield made
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.name)

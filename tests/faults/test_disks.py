@@ -1,0 +1,115 @@
+"""A power cut, a full disk, a read-only disk: on real mounts, with a real worker that answers meanwhile."""
+
+import contextlib
+import http.client
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from disks import Client, Disk, NoMount, ask, fill, full, power, small_disk, why_no_mounts, worker
+from lab import Lab
+
+CUTS = 7
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if why := why_no_mounts():
+        pytest.skip(why)
+    with contextlib.closing(Lab(tmp_path_factory.mktemp("lab"))) as made:
+        made.prepare()
+        try:
+            with small_disk(made, 100), Disk(made, "base").mounted():
+                pass
+        except NoMount as error:
+            pytest.skip(f"disks cannot be mounted here: {error}")
+        yield made
+
+
+def test_a_power_cut_at_the_acknowledgement_loses_nothing(lab: Lab) -> None:
+    cuts = power(lab, CUTS, live_s=1.3)
+    assert cuts.tally.faults == []
+    assert cuts.tally.attempted == CUTS
+    assert cuts.rows > 0, "no prediction was old enough to be promised"
+
+
+def test_a_full_disk_is_refused_by_name_and_nothing_is_lost(lab: Lab) -> None:
+    tally = full(lab, (0, 40, 200))
+    assert tally.faults == []
+
+
+def test_a_process_goes_on_when_a_full_disk_has_room_again(lab: Lab) -> None:
+    with small_disk(lab, 6000) as place:
+        project = place / "project"
+        shutil.copytree(lab.folder / "base", project, symlinks=True)
+        done = lab.ask(project, "endure", free=str(fill(place, 900)))
+        assert (len(done["kept"]) > 1 and "No space left" in done["told"]) or "no space left" in done["told"]
+        held = {number: digest for name, number, digest in lab.ask(project, "state")["versions"] if name == "filling"}
+        assert held == dict(done["kept"])
+        assert lab.lw(project, "fsck").code == 0
+
+
+@pytest.mark.parametrize("log", ["kept", "required"])
+def test_a_worker_on_a_full_disk_says_what_it_did_not_log(lab: Lab, log: str) -> None:
+    with small_disk(lab, 4096) as place:
+        project = place / "project"
+        shutil.copytree(lab.folder / "base", project, symlinks=True)
+        if log == "required":
+            file = project / "project.py"
+            file.write_text(
+                file.read_text().replace('target="good",\n    gate', 'target="good",\n    log="required",\n    gate')
+            )
+            lab.must(lab.lw(project, "run"))
+        with worker(lab, project) as port:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            with contextlib.closing(connection):
+                first = ask(connection, "before")
+                assert first is not None and first["parameters"].get("logged", True)
+                filler, told = fill(place, 0), first
+                # what is left of the file's last block is still taken
+                for number in range(200):
+                    told = ask(connection, f"full-{number}")
+                    if told is None or not told["parameters"].get("logged", True):
+                        break
+                if log == "required":
+                    assert told is None, "it answered what it could not log"
+                else:
+                    assert told is not None and told["parameters"]["logged"] is False
+                filler.unlink()
+                after = ask(connection, "after")
+                assert after is not None and after["parameters"].get("logged", True), "it did not recover by itself"
+        logged = {row[0] for row in lab.ask(project, "state")["predictions"]}
+        assert {"before", "after"} <= logged
+        assert lab.must(lab.call(project, "seal"))["rows"] >= 42
+
+
+def test_a_read_only_disk_is_told_and_does_no_harm(lab: Lab) -> None:
+    disk = Disk(lab, "base")
+    with disk.mounted() as project:
+        before = lab.ask(project, "state")
+        disk.read_only(True)
+        for words in (("run", "-p", "trees=9"), ("rollback", "small"), ("gc", "--grace", "0s")):
+            done = lab.lw(project, *words)
+            assert done.code == 1 and "read-only" in done.err.lower(), done
+            assert "Traceback" not in done.err
+        disk.read_only(False)
+        assert lab.ask(project, "state") == before
+        lab.must(lab.lw(project, "run", "-p", "trees=9"))
+
+
+def test_predictions_that_were_answered_survive_kill_9(lab: Lab, tmp_path: Path) -> None:
+    with lab.copy("base", tmp_path) as project:
+        with worker(lab, project) as port:
+            client = Client(port, 0)
+            client.start()
+            while len(client.asked.rows) < 300:
+                assert client.is_alive(), "the client ended"
+        asked = client.stop()
+        logged = {row[0] for row in lab.ask(project, "state")["predictions"]}
+        assert [name for name, _ in asked.rows if name not in logged] == []
+        lab.must(lab.call(project, "seal"))
+        sealed = {row[0] for row in lab.ask(project, "state")["predictions"]}
+        assert sealed == logged
+        assert json.loads(lab.lw(project, "status", "--json").out)
