@@ -14,7 +14,7 @@ from typing import Any
 
 from loopwright.kernel import canonical
 from loopwright.kernel.clock import machine_us
-from loopwright.kernel.errors import Corrupt, Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
+from loopwright.kernel.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from loopwright.kernel.times import MINUTE
 from loopwright.store.blobs import Entry, Incoming, LocalBlobs, checked_digest, damaged, is_digest, missing
 
@@ -25,7 +25,6 @@ _PARTS = 4  # uploaded at a time
 _TRIES = 3
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[A-Za-z0-9._/-]+))?/?")
 _REASON = re.compile(r"timed out|[Cc]onnection (?:refused|reset|closed)|dns error|status:? \d{3}|HTTP status \w+ error")
-_THERE = ("AlreadyExistsError", "PreconditionError")  # a put on condition that found the object there
 _LOOPBACK = "127.0.0.1,localhost,::1"
 _first_pid: int | None = None  # the process whose threads do the client's work
 
@@ -66,12 +65,9 @@ class S3Blobs:
         return self._client
 
     def _connect(self) -> Any:
-        try:
-            from obstore.store import S3Store
-        except ImportError:
-            raise Unsupported(
-                "blobs in an object store need obstore", extra="s3", hint="pip install 'loopwright[s3]'"
-            ) from None
+        _library()
+        from obstore.store import S3Store
+
         known = any(name.startswith("AWS_") and name not in ("AWS_REGION", "AWS_DEFAULT_REGION") for name in os.environ)
         options: dict[str, Any] = {}
         if self._endpoint is not None:
@@ -102,28 +98,24 @@ class S3Blobs:
     @contextlib.contextmanager
     def _asking(self, digest: str | None = None) -> Iterator[None]:
         """Turn what the client raises into our errors; its own texts can hold addresses with signatures."""
+        told = _library().exceptions
         try:
             yield
         except FileNotFoundError:
             if digest is not None:
                 raise missing(digest) from None
             raise Unavailable(f"there is no bucket {self._bucket} in {self.where}", code="blobs.bucket") from None
-        except (LoopwrightError, OSError):
-            raise
-        except Exception as error:
-            kind = type(error).__name__
-            if kind in _THERE:
-                raise
-            if kind in ("PermissionDeniedError", "UnauthenticatedError"):
-                raise Unavailable(
-                    f"{self.where} refused the credentials",
-                    code="blobs.denied",
-                    hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-                ) from None
-            if not type(error).__module__.startswith("obstore"):
-                raise
+        except (told.AlreadyExistsError, told.PreconditionError):
+            raise _There from None
+        except (told.PermissionDeniedError, told.UnauthenticatedError):
+            raise Unavailable(
+                f"{self.where} refused the credentials",
+                code="blobs.denied",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ) from None
+        except told.BaseError as error:
             reason = _REASON.search(str(error))
-            why = reason[0] if reason else kind
+            why = reason[0] if reason else type(error).__name__
             raise Unavailable(
                 f"the object store {self.where} does not answer: {why}", retry_after_s=5.0, code="blobs.unavailable"
             ) from None
@@ -193,7 +185,7 @@ class S3Blobs:
         return bool(made.hexdigest() == digest)
 
     def _head(self, digest: str) -> Any | None:
-        import obstore
+        obstore = _library()
 
         try:
             with self._asking(digest):
@@ -216,7 +208,7 @@ class S3Blobs:
 
     def _pieces(self, digest: str) -> Iterator[bytes]:
         """The bytes as they come; when the stream breaks it goes on where it broke."""
-        import obstore
+        obstore = _library()
 
         got, tries = 0, 0
         while True:
@@ -283,17 +275,13 @@ class S3Blobs:
         return 0 <= age_us < FRESH_US and self.local.whole(digest)
 
     def _upload(self, digest: str, path: Path, size: int) -> None:
-        import obstore
+        obstore = _library()
 
         key = _key(digest)
         if size <= PART_BYTES:
-            try:
-                with self._asking():
-                    obstore.put(self._store, key, path.read_bytes(), mode="create", use_multipart=False)
+            with contextlib.suppress(_There), self._asking():
+                obstore.put(self._store, key, path.read_bytes(), mode="create", use_multipart=False)
                 return
-            except Exception as error:
-                if type(error).__name__ not in _THERE:
-                    raise
         head = self._head(digest)
         if head is not None and head["size"] == size and _fresh(head["last_modified"]) and _same(head["e_tag"], path):
             return
@@ -315,7 +303,7 @@ class S3Blobs:
 
     def entries(self) -> Iterator[Entry]:
         """All blobs as the store lists them."""
-        import obstore
+        obstore = _library()
 
         last, tries = None, 0
         while True:  # a list that breaks goes on behind what it gave last
@@ -334,7 +322,7 @@ class S3Blobs:
 
     def delete(self, digest: str) -> None:
         """Take a blob out of the store and of the cache."""
-        import obstore
+        obstore = _library()
 
         with contextlib.suppress(NotFound), self._asking(digest):
             obstore.delete(self._store, _key(digest))
@@ -342,11 +330,31 @@ class S3Blobs:
 
     def now_us(self) -> int:
         """The store's own clock, asked by putting an object."""
-        import obstore
+        obstore = _library()
 
         with self._asking():
             obstore.put(self._store, "clock", b".", use_multipart=False)
             return _us(obstore.head(self._store, "clock")["last_modified"])
+
+
+class _There(Exception):
+    """A put on the condition that there is none has found one."""
+
+
+def _library() -> Any:
+    """The client's library.
+
+    Raises:
+        Unsupported: it is not installed.
+    """
+    try:
+        import obstore
+        import obstore.exceptions
+    except ImportError:
+        raise Unsupported(
+            "blobs in an object store need obstore", extra="s3", field="blobs", hint="pip install 'loopwright[s3]'"
+        ) from None
+    return obstore
 
 
 def _key(digest: str) -> str:
