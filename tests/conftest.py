@@ -3,6 +3,7 @@
 A ground is where a Space is kept: a SQLite file and a folder, or a PostgreSQL schema and an S3 store.
 """
 
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -69,12 +70,18 @@ def ground(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     running: Servers = request.getfixturevalue("session_servers")
     address, store, own = running.postgres(), running.object_store(), f"t_{uuid.uuid4().hex}"
     monkeypatch.setenv("LOOPWRIGHT_DATABASE", address)
-    monkeypatch.setenv("LOOPWRIGHT_SCHEMA", own)
     for name, value in store.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("LOOPWRIGHT_BLOBS", f"{store['LOOPWRIGHT_BLOBS']}/{own}")
+    _place(monkeypatch, own)
     yield "postgres"
-    servers.drop_schema(address, own)
+    for schema in (own, f"{own}_wall"):
+        servers.drop_schema(address, schema)
+
+
+def _place(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    monkeypatch.setenv("LOOPWRIGHT_SCHEMA", own)
+    bucket = "/".join(os.environ["LOOPWRIGHT_BLOBS"].split("/")[:3])
+    monkeypatch.setenv("LOOPWRIGHT_BLOBS", f"{bucket}/{own}")
 
 
 @pytest.fixture
@@ -88,8 +95,12 @@ def space(tmp_path: Path, ground: str) -> Iterator[Space]:
 
 
 @pytest.fixture
-def wall_space(tmp_path: Path, ground: str) -> Iterator[Space]:
+def wall_space(
+    tmp_path: Path, ground: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Space]:
     """A Space on the wall clock, bound to this process."""
+    if ground == "postgres" and "space" in request.fixturenames:  # two Spaces are two schemas
+        _place(monkeypatch, f"{os.environ['LOOPWRIGHT_SCHEMA']}_wall")
     made = house.init(tmp_path / "wall project")
     bind(made)
     yield made

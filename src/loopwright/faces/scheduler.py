@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from loopwright.audit import service as audit
+from loopwright.faces import hosts
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
@@ -31,8 +32,10 @@ from loopwright.store.space import Space
 
 ACTOR = "loop"
 SEAL, SEAL_EVERY_S = "serving.seal", 60.0
+SHARED_SEAL_EVERY_S = 5.0  # other hosts wait for what is not sealed
 TELL_EVERY_S = 2.0
 _LOOK_S, _LONGEST_WAIT_S, _RETRY_S, _JOB_LOOK_S = 0.05, 1.0, 1.0, 0.01
+_STANDBY_LOOK_S = 0.2
 
 
 class ClockState(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +65,8 @@ class Scheduler:
         self._started_us = self._looked_us = machine_us()
         self._watching: str | None = None
         self._pager = pager.Pager(ACTOR)
+        self._hosts = hosts.Hosts(space)
+        self._awaited: list[str] = []
         self._threads = [
             threading.Thread(target=self._settle_for_ever, name="loopwright-scheduler", daemon=True),
             threading.Thread(target=self._watch, name="loopwright-watch", daemon=True),
@@ -69,6 +74,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin with what an earlier control left undone."""
+        self._hosts.start()
         for thread in self._threads:
             thread.start()
 
@@ -76,6 +82,7 @@ class Scheduler:
         """End; what is under way is taken up again by the next control."""
         self._stopping.set()
         self._asked.put(None)
+        self._hosts.stop()
 
     def state(self) -> ClockState:
         """The clock as it stands."""
@@ -108,6 +115,8 @@ class Scheduler:
             raise Conflict(f"the clock stands at {format_time(now)} already", code="clock.past", field="to")
         if self._stopping.is_set():
             raise Unavailable("control is stopping", code="control.stopping")
+        if not self._hosts.leads:
+            raise Unavailable("another host runs the loop", code="lease.lost", hint="lw status")
         asked: Future[ClockState] = Future()
         self._busy = True
         self._asked.put((to_us, asked))
@@ -115,6 +124,10 @@ class Scheduler:
 
     def _settle_for_ever(self) -> None:
         while not self._stopping.is_set():
+            if not self._hosts.leads:
+                self._busy, self._looked_us = False, machine_us()
+                self._stopping.wait(_STANDBY_LOOK_S)
+                continue
             self._guarded(self._settle)
             if self.problem is not None:
                 self._stopping.wait(_RETRY_S)
@@ -136,10 +149,13 @@ class Scheduler:
     def _guarded(self, work: Callable[..., None], *args: Any) -> None:
         self.problem = None
         try:
-            work(*args)
+            with self.space.guarded(self._hosts.check):
+                work(*args)
         except Exception as error:  # noqa: BLE001 - the scheduler outlives a failed action, shows it and tries again
             if self._stopping.is_set():
                 return
+            if isinstance(error, LoopwrightError) and error.code == "lease.lost":
+                self._hosts.lost()
             _print()
             self.problem = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
 
@@ -178,9 +194,14 @@ class Scheduler:
 
     def _settle(self) -> None:
         """Let the loop do all that is due, then see that the workers have the routes and the time."""
-        for _ in loop.settle(self.space, self._submit):
-            if self._stopping.is_set():
-                return
+        while True:
+            for _ in loop.settle(self.space, self._submit):
+                if self._stopping.is_set():
+                    return
+            self._awaited = loop.awaited(self.space)
+            if not self._awaited or self._stopping.wait(_RETRY_S):
+                break
+            self._looked_us = machine_us()
         self._publish(wait=True)
 
     def _submit(self, space: Space, action_id: str) -> None:
@@ -208,7 +229,7 @@ class Scheduler:
                 if version != seen:
                     seen = version
                     self._look()
-                if monotonic_s() - self._sealed_s > SEAL_EVERY_S:
+                if monotonic_s() - self._sealed_s > (SHARED_SEAL_EVERY_S if self.space.shared else SEAL_EVERY_S):
                     self._sealed_s = monotonic_s()
                     self._seal()
                 self._watching = None
@@ -236,8 +257,9 @@ class Scheduler:
 
     def _seal(self) -> None:
         if seal.due(self.space):
-            self.space.write(lambda tx: jobs.enqueue(tx, new_id("action"), SEAL, {}))
-        audit.seal(self.space, ACTOR)
+            self.space.write(lambda tx: jobs.enqueue(tx, new_id("action"), SEAL, {}, host=self.space.host))
+        if self._hosts.leads:
+            audit.seal(self.space, ACTOR)
 
     def _look(self) -> None:
         """Another connection has committed: tell who waits, and give the workers new routes."""

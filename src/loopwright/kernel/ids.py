@@ -20,6 +20,14 @@ def base32(number: int, width: int) -> str:
     return "".join(reversed(out))
 
 
+def number_of(text: str) -> int:
+    """The number that `base32` made a text of."""
+    number = 0
+    for letter in text:
+        number = number * 32 + _ALPHABET.index(letter)
+    return number
+
+
 def new_id(kind: str) -> str:
     """A fresh id such as `run_...` that sorts by the machine time of its making."""
     return f"{kind}_{base32(machine_us(), 11)}{base32(int.from_bytes(os.urandom(10)), 16)}"

@@ -11,7 +11,7 @@ from loopwright.releases import moves
 from loopwright.releases import queries as releases
 from loopwright.releases.desk import Desk
 from loopwright.releases.work import Submit
-from loopwright.serving import publish, routes
+from loopwright.serving import publish, routes, watermark
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
@@ -55,7 +55,17 @@ def apply(space: Space) -> int:
 def _first(space: Space) -> Due | None:
     with space.read() as tx:
         due = moments.all_due(tx)
-        return due[0] if due and due[0].at_us <= tx.now_us() else None
+        ready = bool(due) and due[0].at_us <= tx.now_us() and not watermark.awaited(tx, due[0].at_us)
+        return due[0] if ready else None
+
+
+def awaited(space: Space) -> list[str]:
+    """The hosts whose logs what is due waits for; they hold rows that nobody else can read yet."""
+    if not space.shared:
+        return []
+    with space.read() as tx:
+        due = moments.all_due(tx)
+        return watermark.awaited(tx, due[0].at_us) if due and due[0].at_us <= tx.now_us() else []
 
 
 def _generation(space: Space) -> int:

@@ -16,7 +16,12 @@ JobState = Literal["queued", "running", "finished", "failed"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One job of the queue; its times are the machine's. `attempt` counts the times that it was begun."""
+    """One job of the queue; its times are the machine's. `attempt` counts the times that it was begun.
+
+    Args:
+        error: what went wrong, in one sentence.
+        failure: the same as the document of an error, when it is one of ours.
+    """
 
     id: str
     action_id: str
@@ -26,6 +31,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     result: dict[str, Any] | None = None
     error: str | None = None
+    failure: dict[str, Any] | None = None
     cause: int | None = None
     queued_us: int
     started_us: int | None = None

@@ -28,11 +28,18 @@ MIGRATIONS = [
     CREATE TABLE step_cache(run_key TEXT PRIMARY KEY, run TEXT NOT NULL);
     CREATE TABLE step_actions(action_id TEXT PRIMARY KEY, run TEXT NOT NULL)
     """,
+    "ALTER TABLE jobs ADD COLUMN host TEXT; ALTER TABLE jobs ADD COLUMN runner TEXT",
+    "ALTER TABLE jobs ADD COLUMN failure TEXT",
 ]
 
 
-def enqueue(tx: Tx, action_id: str, kind: str, args: dict[str, Any], *, cause: int | None = None) -> str:
+def enqueue(
+    tx: Tx, action_id: str, kind: str, args: dict[str, Any], *, cause: int | None = None, host: str | None = None
+) -> str:
     """Put a job into the queue and return its id; an action that is known already keeps the job that it has.
+
+    Args:
+        host: the only one that can do it; any when not said.
 
     Raises:
         Conflict: the action is known and asked for a job of another kind.
@@ -42,9 +49,9 @@ def enqueue(tx: Tx, action_id: str, kind: str, args: dict[str, Any], *, cause: i
         raise Invalid("a job needs the id of its action", code="job.action", field="action_id")
     text = _text(args)
     tx.execute(
-        "INSERT INTO jobs(id, action_id, kind, args, state, attempt, cause, queued_us)"
-        " VALUES (?, ?, ?, ?, 'queued', 0, ?, ?) ON CONFLICT (action_id) DO NOTHING",
-        (new_id("job"), action_id, kind, text, cause, machine_us()),
+        "INSERT INTO jobs(id, action_id, kind, args, state, attempt, cause, queued_us, host)"
+        " VALUES (?, ?, ?, ?, 'queued', 0, ?, ?, ?) ON CONFLICT (action_id) DO NOTHING",
+        (new_id("job"), action_id, kind, text, cause, machine_us(), host),
     )
     row = tx.one("SELECT id, kind FROM jobs WHERE action_id = ?", (action_id,))
     assert row is not None
@@ -54,16 +61,18 @@ def enqueue(tx: Tx, action_id: str, kind: str, args: dict[str, Any], *, cause: i
 
 
 def claim(space: Space) -> Job | None:
-    """Take the oldest job that waits, or None; it is the caller's until it is finished or given back."""
+    """Take the oldest job that waits for this host, or None; it is the caller's until it is finished or given back."""
+    waits = "state = 'queued' AND COALESCE(host, ?) = ?"
+    mine = (space.host, space.host)
     with space.read() as tx:
-        if tx.one("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1") is None:
+        if tx.one(f"SELECT 1 FROM jobs WHERE {waits} LIMIT 1", mine) is None:
             return None
 
     def take(tx: Tx) -> Job | None:
         row = tx.one(
-            "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ? WHERE seq ="
-            " (SELECT MIN(seq) FROM jobs WHERE state = 'queued') RETURNING *",
-            (machine_us(),),
+            "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ?, runner = ? WHERE seq ="
+            f" (SELECT MIN(seq) FROM jobs WHERE {waits}) RETURNING *",
+            (machine_us(), space.host, *mine),
         )
         return None if row is None else _job(row)
 
@@ -71,11 +80,18 @@ def claim(space: Space) -> Job | None:
 
 
 def finish(
-    space: Space, job: Job, result: dict[str, Any] | None = None, error: str | None = None, *, final: bool = False
+    space: Space,
+    job: Job,
+    result: dict[str, Any] | None = None,
+    error: str | None = None,
+    *,
+    failure: dict[str, Any] | None = None,
+    final: bool = False,
 ) -> Job:
     """Say how an attempt ended: with a result, or with an error, after which the job waits again, at most twice.
 
     Args:
+        failure: the document of the error.
         final: whether trying again is of no use.
 
     Raises:
@@ -86,9 +102,9 @@ def finish(
 
     def end(tx: Tx) -> Job:
         row = tx.one(
-            "UPDATE jobs SET state = ?, result = ?, error = ?, finished_us = ?"
+            "UPDATE jobs SET state = ?, result = ?, error = ?, failure = ?, finished_us = ?"
             " WHERE id = ? AND state = 'running' AND attempt = ? RETURNING *",
-            (state, None if result is None else _text(result), error, machine_us(), job.id, job.attempt),
+            (state, _maybe(result), error, _maybe(failure), machine_us(), job.id, job.attempt),
         )
         if row is None:
             raise Conflict(
@@ -101,8 +117,8 @@ def finish(
 
 def retry(tx: Tx, action_id: str) -> bool:
     """Let a job that gave up wait again, with all its attempts; whether there was one."""
-    again = "UPDATE jobs SET state = 'queued', attempt = 0, error = NULL WHERE action_id = ? AND state = 'failed'"
-    return tx.execute(again, (action_id,)) > 0
+    fresh = "UPDATE jobs SET state = 'queued', attempt = 0, error = NULL, failure = NULL"
+    return tx.execute(fresh + " WHERE action_id = ? AND state = 'failed'", (action_id,)) > 0
 
 
 def get(space: Space, action_id: str) -> Job | None:
@@ -119,30 +135,36 @@ def listed(space: Space, state: JobState | None = None, limit: int = 100) -> Seq
     return [_job(row) for row in rows]
 
 
-def requeue_running(space: Space, *, blame: bool = True) -> list[str]:
+def requeue_running(space: Space, *, blame: bool = True, runner: str | None = None) -> list[str]:
     """Let the jobs that were cut off wait again, or fail those that were cut off too often; returns their ids.
 
     Only for the job server, at its start or when none of its children lives: nothing may be under way.
 
     Args:
         blame: whether the attempt counts; not when the job's server was ended with it.
+        runner: the host that they were cut off on; this one when not said.
     """
+    cut, whose = "state = 'running' AND COALESCE(runner, ?) = ?", (space.host, runner or space.host)
 
     def back(tx: Tx) -> list[str]:
         if not blame:
-            tx.execute("UPDATE jobs SET attempt = attempt - 1 WHERE state = 'running'")
+            tx.execute(f"UPDATE jobs SET attempt = attempt - 1 WHERE {cut}", whose)
         rows = tx.query(
             "UPDATE jobs SET state = CASE WHEN attempt <= ? THEN 'queued' ELSE 'failed' END,"
             " error = CASE WHEN attempt <= ? THEN NULL ELSE ? END, finished_us = ?"
-            " WHERE state = 'running' RETURNING id",
-            (MAX_RETRIES, MAX_RETRIES, f"the process ended {MAX_RETRIES + 1} times while it ran", machine_us()),
+            f" WHERE {cut} RETURNING id",
+            (MAX_RETRIES, MAX_RETRIES, f"the process ended {MAX_RETRIES + 1} times while it ran", machine_us(), *whose),
         )
         return [str(row["id"]) for row in rows]
 
     with space.read() as tx:
-        if tx.one("SELECT 1 FROM jobs WHERE state = 'running' LIMIT 1") is None:
+        if tx.one(f"SELECT 1 FROM jobs WHERE {cut} LIMIT 1", whose) is None:
             return []
     return space.write(back)
+
+
+def _maybe(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _text(value: dict[str, Any]) -> str:
@@ -162,6 +184,7 @@ def _job(row: Row) -> Job:
         attempt=row["attempt"],
         result=None if row["result"] is None else msgspec.json.decode(row["result"]),
         error=row["error"],
+        failure=None if row["failure"] is None else msgspec.json.decode(row["failure"]),
         cause=row["cause"],
         queued_us=row["queued_us"],
         started_us=row["started_us"],

@@ -17,7 +17,7 @@ from loopwright.serving.lane import HANG_S, TURN_ROWS, Lane, Turn
 from loopwright.serving.record import LogRow
 from loopwright.serving.scoring import INLINE_ROWS_US, Judged, pick, score_all
 from loopwright.serving.scoring import Target as Target
-from loopwright.serving.spool import Spool
+from loopwright.serving.spool import SLOTS, Spool
 
 REMEMBERED = 100_000
 LOG_CALM_S = 5.0  # so long after a row that the log did not take, with no row since, nothing is said of it any more
@@ -92,6 +92,7 @@ class Engine:
         self.targets: dict[str, Target] = {}
         self.clock_us: int | None = None
         self.subject_key = b""
+        self.host = 0
         self.unlogged = 0
         self.log_problem = ""
         self._log_failed_s = 0.0
@@ -157,7 +158,8 @@ class Engine:
         target = asks[0].target
         spool = self._spools.get(target.name)
         if spool is None:
-            spool = self._spools[target.name] = Spool(self._home, target.name, self._slot, self._later)
+            slot = self.host * SLOTS + self._slot
+            spool = self._spools[target.name] = Spool(self._home, target.name, slot, self._later)
         logged: list[LogRow] = []
         start = 0
         for ask in asks:
@@ -284,16 +286,16 @@ def _answer_alike(leader: Ask, ask: Ask) -> None:
 
 def _decide(ask: Ask, judged: list[Judged], start: int, prediction: str) -> None:
     """Pick the answering version: the arm's, the champion's when the arm failed, none when both did."""
-    target, champion = ask.target, ask.target.versions[0]
-    arm = champion
+    target = ask.target
+    arm = champion = target.versions[0]
     if ask.pinned is not None:
         arm = next(served for served in target.versions if served.version == ask.pinned)
     elif len(target.versions) > 1 and target.versions[1].live:
         arm = pick(target, ask.request_id or prediction)
     ask.arm = arm.version
     for choice in (arm,) if arm is champion else (arm, champion):
-        made = next(part for part in judged if part.served is choice)
-        scores = [made.scores[place] for place in range(start, start + len(ask.rows))]
+        made = judged[0] if choice is champion else next(part for part in judged if part.served is choice)
+        scores = made.scores[start : start + len(ask.rows)]
         if None not in scores:
             ask.answer = Answer("answered", choice.version, choice.output, scores, prediction)  # type: ignore[arg-type]
             return
@@ -306,22 +308,32 @@ def _note(ask: Ask, judged: list[Judged], start: int, received_us: int, logged: 
     if answer is None or ask.at_us is None:
         return
     many = len(ask.rows) > 1
+    if not many and len(judged) == 1 and answer.version is not None:
+        served, scores, latency = judged[0].served, judged[0].scores, judged[0].latency_us
+        logged.append(
+            LogRow(
+                *(answer.prediction_id, ask.at_us, received_us, ask.request_id or answer.prediction_id),
+                *(answer.version, ask.arm, ask.subject, ask.rows[0]),
+                *({served.version: scores[start]}, {}, {served.version: latency[start]}),  # type: ignore[arg-type]
+            )
+        )
+        return
     request_id = ask.request_id if ask.request_id and answer.version is not None else answer.prediction_id
     for offset, values in enumerate(ask.rows):
         place = start + offset
         suffix = f"/{offset}" if many else ""
-        scores: dict[int, float] = {}
+        scored: dict[int, float] = {}
         errors: dict[int, str] = {}
-        latency: dict[int, int] = {}
+        took: dict[int, int] = {}
         for part in judged:
             version, score = part.served.version, part.scores[place]
             if score is None:
                 errors[version] = part.errors[place]
             else:
-                scores[version] = score
+                scored[version] = score
             if part.served.predictor is not None:
-                latency[version] = part.latency_us[place]
+                took[version] = part.latency_us[place]
         row_id, row_request = answer.prediction_id + suffix, request_id + suffix
         row = LogRow(row_id, ask.at_us, received_us, row_request, answer.version, ask.arm, ask.subject, values)
-        row.scores, row.errors, row.latency_us = scores, errors, latency
+        row.scores, row.errors, row.latency_us = scored, errors, took
         logged.append(row)

@@ -83,6 +83,8 @@ class RouteFile(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         clock_us: the Space's time on a replay clock; None = the wall.
         subject_key: the file with the key under which subjects are hashed.
+        problems: by endpoint, what could not be published as the tables say, and why.
+        host: the host's number among those that share the Space; part of every spool's id.
     """
 
     format: int = 1
@@ -90,6 +92,8 @@ class RouteFile(msgspec.Struct, frozen=True, kw_only=True):
     clock_us: int | None
     subject_key: str
     endpoints: list[PublishedEndpoint]
+    problems: dict[str, str] = {}
+    host: int = 0
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +104,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         unlogged: rows that were answered though the log did not take them.
         failed_syncs: how often the disk refused to keep what the log holds.
         log_problem: why the log does not take rows now; empty when it does.
+        problems: by endpoint, why it goes on as before, or is not served at all.
         leaving: whether it only ends what is under way.
         started_us: when it began, by the machine's clock.
     """
@@ -115,6 +120,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     unlogged: int = 0
     failed_syncs: int = 0
     log_problem: str = ""
+    problems: dict[str, str] = {}
     leaving: bool = False
     started_us: int = 0
 

@@ -4,15 +4,16 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from loopwright.artifacts import names
 from loopwright.kernel.clock import monotonic_s
-from loopwright.kernel.errors import Timeout, Unavailable
+from loopwright.kernel.errors import LoopwrightError, Timeout, Unavailable
 from loopwright.models import service as models
-from loopwright.serving import routes, subjects
+from loopwright.serving import routes, subjects, watermark
 from loopwright.serving.model import (
     EndpointSpec,
     PublishedEndpoint,
@@ -26,7 +27,7 @@ from loopwright.store.locks import is_held
 from loopwright.store.space import Space
 
 ROUTE_FILE = "routes.json"
-_PAUSE_S = 0.005
+_PAUSE_S, _HOST_PAUSE_S = 0.005, 0.05
 
 
 def run_folder(home: Path) -> Path:
@@ -35,9 +36,14 @@ def run_folder(home: Path) -> Path:
 
 
 def publish(space: Space) -> int:
-    """Write the route file from the tables and return its generation; an older state never replaces a newer."""
+    """Write the route file from the tables and return its generation; an older state never replaces a newer.
+
+    A version whose package cannot be read is left out, and so is an endpoint whose champion's cannot, unless it was
+    published before: then it stays as it was. The file names what is not as the tables say.
+    """
     folder = run_folder(space.home)
     key = subjects.key_path(space)
+    host = watermark.number(space)
     fd = os.open(folder / "routes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -47,11 +53,16 @@ def publish(space: Space) -> int:
                 (routes.find(tx, row["name"]), routes.routes_in(tx, row["name"]))
                 for row in tx.query("SELECT name FROM endpoints ORDER BY name")
             ]
+        problems: dict[str, str] = {}
+        before = _published(folder / ROUTE_FILE) if wanted else {}
+        endpoints = [_endpoint(space, spec, found, before, problems) for spec, found in wanted]
         made = RouteFile(
             generation=generation,
             clock_us=now_us if space.clock.mode == "replay" else None,
             subject_key=str(key),
-            endpoints=[_endpoint(space, spec, found) for spec, found in wanted],
+            endpoints=[endpoint for endpoint in endpoints if endpoint is not None],
+            problems=problems,
+            host=host,
         )
         replace_file(folder / ROUTE_FILE, msgspec.json.encode(made), durable=False)
     finally:
@@ -59,22 +70,60 @@ def publish(space: Space) -> int:
     return generation
 
 
-def _endpoint(space: Space, spec: EndpointSpec, found: list[Route]) -> PublishedEndpoint:
-    published = []
+def _published(path: Path) -> dict[str, PublishedEndpoint]:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=RouteFile)
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    return {endpoint.name: endpoint for endpoint in found.endpoints}
+
+
+def problems(space: Space) -> dict[str, str]:
+    """By endpoint, what is not served as the tables say, and why; from the route file and the workers."""
+    try:
+        told = msgspec.json.decode((run_folder(space.home) / ROUTE_FILE).read_bytes(), type=RouteFile).problems
+    except (OSError, msgspec.MsgspecError):
+        told = {}
+    return {name: why for report in workers(space) for name, why in report.problems.items()} | told
+
+
+def require_served(space: Space, endpoint: str) -> None:
+    """Raises Unavailable when an endpoint is not served as the tables say."""
+    why = problems(space).get(endpoint)
+    if why is not None:
+        raise Unavailable(f"{endpoint} is not served as asked: {why}", code="routes.refused", hint="lw fsck")
+
+
+def _endpoint(
+    space: Space,
+    spec: EndpointSpec,
+    found: list[Route],
+    before: Mapping[str, PublishedEndpoint],
+    problems: dict[str, str],
+) -> PublishedEndpoint | None:
+    published: list[PublishedRoute] = []
     for route in found:
-        digest = names.get(space, spec.model, route.version).digest
-        where = models.files(space, digest)
-        published.append(
-            PublishedRoute(
-                version=route.version,
-                weight=route.weight,
-                role=route.role,
-                card=models.card(space, digest),
-                native=str(where.native),
-                native_digest=where.native_digest,
-            )
-        )
+        try:
+            published.append(_route(space, spec, route))
+        except (LoopwrightError, OSError) as error:
+            why = error.message if isinstance(error, LoopwrightError) else error.strerror
+            problems[spec.name] = f"{spec.model}@{route.version} cannot be read: {why}"
+            if not published and route.role == "live":
+                return before.get(spec.name)
     return PublishedEndpoint(name=spec.name, log=spec.log, routes=published)
+
+
+def _route(space: Space, spec: EndpointSpec, route: Route) -> PublishedRoute:
+    digest = names.get(space, spec.model, route.version).digest
+    where = models.files(space, digest)
+    return PublishedRoute(
+        version=route.version,
+        weight=route.weight,
+        role=route.role,
+        card=models.card(space, digest),
+        native=str(where.native),
+        native_digest=where.native_digest,
+    )
 
 
 def workers(space: Space) -> list[WorkerReport]:
@@ -91,7 +140,7 @@ def workers(space: Space) -> list[WorkerReport]:
 
 
 def wait_applied(space: Space, generation: int, timeout_s: float = 30.0, *, clock_us: int | None = None) -> int:
-    """Wait until every living worker has taken a generation (and clock), and return how many there are.
+    """Wait until every living worker, on every host, has taken a generation (and clock); returns how many are here.
 
     Returns 0 at once when no worker runs.
 
@@ -103,7 +152,8 @@ def wait_applied(space: Space, generation: int, timeout_s: float = 30.0, *, cloc
     while True:
         found = workers(space)
         behind = [r for r in found if r.generation < generation or not _in_time(r, clock_us)]
-        if not behind:
+        elsewhere = [] if behind or not space.shared else _elsewhere(space, generation, clock_us)
+        if not behind and not elsewhere:
             return len(found)
         for report in behind:
             if report.failed and report.failed_generation >= generation:
@@ -113,11 +163,16 @@ def wait_applied(space: Space, generation: int, timeout_s: float = 30.0, *, cloc
                     hint="lw fsck",
                 )
         if monotonic_s() > until:
-            slots = ", ".join(str(report.slot) for report in behind)
-            raise Timeout(
-                f"worker {slots} did not take route generation {generation} in {timeout_s:g} s", code="routes.timeout"
-            )
-        time.sleep(_PAUSE_S)
+            who = f"worker {', '.join(str(report.slot) for report in behind)}"
+            if not behind:
+                who = f"host {', '.join(elsewhere)}"
+            raise Timeout(f"{who} did not take route generation {generation} in {timeout_s:g} s", code="routes.timeout")
+        time.sleep(_PAUSE_S if behind else _HOST_PAUSE_S)
+
+
+def _elsewhere(space: Space, generation: int, clock_us: int | None) -> list[str]:
+    with space.read() as tx:
+        return watermark.behind(tx, space.host, generation, clock_us)
 
 
 def _in_time(report: WorkerReport, clock_us: int | None) -> bool:

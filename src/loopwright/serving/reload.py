@@ -1,5 +1,6 @@
 """How a worker takes a new route file: models are loaded beside the running ones, then swapped in whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from loopwright.serving.model import PublishedEndpoint, PublishedRoute, RouteFil
 from loopwright.serving.scoring import Served, Target, target_of
 
 Loaded = dict[str, Predictor]
+_LONGEST_PROBLEM = 300
 
 
 class Generation(msgspec.Struct, kw_only=True):
@@ -20,6 +22,8 @@ class Generation(msgspec.Struct, kw_only=True):
     subject_key: bytes
     targets: dict[str, Target]
     loaded: Loaded
+    host: int = 0
+    problems: dict[str, str] = {}
 
 
 def read(path: Path) -> RouteFile:
@@ -32,23 +36,33 @@ def read(path: Path) -> RouteFile:
     return msgspec.json.decode(path.read_bytes(), type=RouteFile)
 
 
-def prepare(found: RouteFile, loaded: Loaded) -> Generation:
-    """Load what a route file names, beside what is `loaded`.
+def prepare(found: RouteFile, loaded: Loaded, before: Mapping[str, Target] | None = None) -> Generation:
+    """Load what a route file names, beside what is `loaded` and the targets as they were `before`.
 
-    A version that cannot be loaded fails every row that it is asked for; a champion that cannot refuses the file.
+    A version that cannot be loaded fails every row that it is asked for. An endpoint whose champion cannot be loaded
+    goes on as before, or answers nothing where there was nothing; the others are taken.
 
     Raises:
-        LoopwrightError: a champion cannot be loaded.
         OSError: the subject key cannot be read.
     """
     kept: Loaded = {}
-    targets = {endpoint.name: _target(endpoint, loaded, kept) for endpoint in found.endpoints}
+    problems: dict[str, str] = {}
+    targets: dict[str, Target] = {}
+    for endpoint in found.endpoints:
+        try:
+            targets[endpoint.name] = _target(endpoint, loaded, kept)
+        except LoopwrightError as error:
+            problems[endpoint.name] = error.message[:_LONGEST_PROBLEM]
+            old = (before or {}).get(endpoint.name)
+            targets[endpoint.name] = old or target_of(endpoint.name, endpoint.log, [])
     return Generation(
         number=found.generation,
         clock_us=found.clock_us,
         subject_key=Path(found.subject_key).read_bytes(),
         targets=targets,
         loaded=kept,
+        host=found.host,
+        problems=problems,
     )
 
 

@@ -10,23 +10,33 @@ from loopwright.kernel.ids import new_id
 from loopwright.store.blobs import fsync_folder, replace_file
 
 if TYPE_CHECKING:
+    from loopwright.store.database import Tx
     from loopwright.store.space import Space
 
 MAX_CHARACTERS = 256
 
 
 def key_path(space: "Space") -> Path:
-    """The file with the Space's key; made when it is not there."""
+    """The file with the Space's key; made when it is not there. Hosts that share a Space share the key."""
     path = space.home / "keys" / "subject"
     if not path.exists():
+        secret = space.write(_agreed) if space.shared else os.urandom(32)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         fresh = path.with_name(new_id("key"))
-        replace_file(fresh, os.urandom(32))
+        replace_file(fresh, secret)
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)  # unlike a rename, a link never takes the place of a key that another process made
         fresh.unlink()
         fsync_folder(path.parent)
     return path
+
+
+def _agreed(tx: "Tx") -> bytes:
+    """The key that the first host made."""
+    tx.execute(
+        "INSERT INTO subject_keys(name, secret) VALUES ('subject', ?) ON CONFLICT (name) DO NOTHING", (os.urandom(32),)
+    )
+    return bytes(tx.value("SELECT secret FROM subject_keys WHERE name = 'subject'"))
 
 
 def check(text: object) -> str:

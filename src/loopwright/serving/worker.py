@@ -18,11 +18,13 @@ from pathlib import Path
 
 import msgspec
 
+from loopwright.kernel import settings as config
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.serving import reload
 from loopwright.serving.engine import Engine
 from loopwright.serving.model import PLACE_BYTES, WorkerReport
+from loopwright.serving.protocols import tls
 from loopwright.serving.protocols.door import Gatekeeper
 from loopwright.serving.protocols.http import Server
 from loopwright.serving.protocols.oip import Oip, render
@@ -44,6 +46,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._lock = lock
         self._folder = home / "run"
+        root = home.parent
+        self._tls = tls.context(config.read(root), root)
         self._slot = slot
         self._listener = listener
         self._port = int(listener.getsockname()[1])
@@ -52,13 +56,14 @@ class Worker:
         # One thread each, so that spools are synced and closed in order and a slow disk does not hold up a load.
         self._disk = ThreadPoolExecutor(1, "spool")
         self._loader = ThreadPoolExecutor(1, "load")
-        self._engine = Engine(home, slot, self._later)
+        self._engine = Engine(home, slot, self._later, loop.call_soon_threadsafe)
         gate = self._gate = Gatekeeper(self._folder)
         self._server = Server(loop, self._engine, Oip(self._engine, _version(), lambda: self._ready), render, gate=gate)
         self._seen: tuple[int, int, int] | None = None
         self._loaded: reload.Loaded = {}
         self._number = 0
         self._failed, self._failed_number = "", 0
+        self._problems: dict[str, str] = {}
         self._ready = False
         self._loading = False
         self._reported: WorkerReport | None = None
@@ -79,7 +84,13 @@ class Worker:
             await asyncio.sleep(POLL_S / 4)
         self._ready = not self._failed
         self._report()
-        listening = await self._loop.create_server(self._server.connection, sock=self._listener, backlog=BACKLOG)
+        listening = await self._loop.create_server(
+            self._server.connection,
+            sock=self._listener,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else tls.HANDSHAKE_S,
+        )
         timers = [
             self._loop.create_task(self._every(pause_s, work))
             for pause_s, work in ((POLL_S, self._poll), (TICK_S, self._tick))
@@ -137,13 +148,17 @@ class Worker:
         try:
             found = reload.read(self._folder / _ROUTE_FILE)
             number = found.generation
-            made = await self._loop.run_in_executor(self._loader, reload.prepare, found, self._loaded)
+            made = await self._loop.run_in_executor(
+                self._loader, reload.prepare, found, self._loaded, self._engine.targets
+            )
         except (LoopwrightError, OSError, msgspec.MsgspecError) as error:
             self._failed, self._failed_number = str(error)[:500] or type(error).__name__, number
         else:
             engine = self._engine
             engine.targets, engine.clock_us, engine.subject_key = made.targets, made.clock_us, made.subject_key
+            engine.host = made.host
             self._loaded, self._number, self._failed = made.loaded, made.number, ""
+            self._problems = made.problems
             self._ready = True
         finally:
             self._loading = False
@@ -153,6 +168,8 @@ class Worker:
         self._engine.tick()
         self._gate.refresh()
         self._server.sweep()
+        with contextlib.suppress(OSError):
+            os.utime(self._lock)  # says that this process is not stuck
         self._report()
         if os.getppid() != self._parent:
             self._stopped.set()
@@ -170,6 +187,7 @@ class Worker:
             unlogged=self._engine.unlogged,
             failed_syncs=self._engine.failed_syncs,
             log_problem=self._engine.log_problem,
+            problems=self._problems,
             leaving=self._stopped.is_set(),
             started_us=self._started_us,
         )
