@@ -127,6 +127,7 @@ def run(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str,
         target.settle()
     except Exception as error:  # noqa: BLE001 - as above
         note(error)
+    target.close()
     signal.alarm(0)
     grown_mb = _rss_mb() - warm_mb
     if count >= COUNT // 10 and grown_mb > GROWTH_MB:

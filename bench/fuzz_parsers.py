@@ -66,7 +66,10 @@ class Target:
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Finish what is under way; called now and then."""
+        """Finish what is under way."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""
 
 
 _HTTP_WORDS = [
@@ -294,14 +297,16 @@ class Spool(Target):
         return out
 
     def feed(self, rng: Rng, data: bytes) -> None:
-        self._path.write_bytes(data)
-        try:
-            for read in (lambda: list(record.read(self._path)), lambda: record.count(self._path, 4),
-                         lambda: record.whole_bytes(self._path), lambda: frames.find_damage(self._path)):  # fmt: skip
-                with contextlib.suppress(LoopwrightError):
-                    read()
-        finally:
-            self._path.unlink()
+        path = self._path
+        path.write_bytes(data)
+        for read in (lambda: list(record.read(path)), lambda: record.count(path, 4), lambda: frames.find_damage(path)):
+            with contextlib.suppress(LoopwrightError):
+                read()
+        if record.whole_bytes(path) > len(data):
+            raise Fault("frames of more bytes than there are")
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)
 
 
 class Tree(Target):
@@ -435,10 +440,15 @@ class ControlPlane(Target):
 
         from loopwright.faces import door, http
         from loopwright.faces.listener import Listener
+        from loopwright.serving.protocols.door import bearer
 
         class Gate(door.Gate):
-            def _by_token(self, peer: Any, token: str | None) -> str:
-                raise http.errors.Forbidden("no such token")
+            async def actor(self, scope: Any, headers: Any) -> str:
+                shown = headers.get("authorization")
+                if shown is not None and bearer(shown.encode("latin-1")) != "right":
+                    raise http.errors.Forbidden("no such token")
+                door.cookies(headers)
+                return "local:0" if door.is_loopback(headers.get("host", "")) else "anonymous"
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             try:
@@ -459,9 +469,12 @@ class ControlPlane(Target):
         self.seeds, self.words = _http_seeds(), _HTTP_WORDS + _JSON_WORDS
         self._under_way: list[tuple[Any, Transport]] = []
         self._faults: list[Any] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop: Any = asyncio.new_event_loop()
+        # Nothing that is to happen seconds later may hold on to a connection that is gone in milliseconds.
+        never = asyncio.TimerHandle(0.0, lambda: None, (), self._loop)
+        self._loop.call_later = lambda *args, **more: never
         self._loop.set_exception_handler(lambda loop, context: self._faults.append(context))
-        told = logging.Handler(logging.ERROR)
+        self._told = told = logging.Handler(logging.ERROR)
         told.emit = lambda note: self._faults.append(note.exc_info or note.getMessage())  # type: ignore[method-assign]
         logging.getLogger("uvicorn.error").addHandler(told)
 
@@ -487,16 +500,22 @@ class ControlPlane(Target):
             connection.connection_lost(None)
             _check_answers(bytes(transport.sent))
         self._loop.run_until_complete(self._finish(closing=True))
+        if self._state.tasks:
+            raise Fault("a request is still under way though its connection is gone")
         if self._faults:
             faults, self._faults = self._faults, []
             raise Fault(repr(faults[0])[:500])
+
+    def close(self) -> None:
+        logging.getLogger("uvicorn.error").removeHandler(self._told)
+        self._loop.close()
 
     async def _finish(self, closing: bool = False) -> None:
         """Let the application answer; what waits for more of its body waits until the connection is gone."""
         for _ in range(400 if closing else 12):
             if not self._state.tasks:
                 return
-            await asyncio.sleep(0 if not closing else 0.001)
+            await asyncio.sleep(0)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
