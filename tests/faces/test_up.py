@@ -243,8 +243,8 @@ def test_an_up_that_is_interrupted_before_it_answers_is_not_left_behind(
 ) -> None:
     seen: list[server.Running] = []
 
-    def interrupted(found: server.Running) -> bool:
-        seen.append(found)
+    def interrupted(*_: Any) -> bool:
+        seen.append(_[-1])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(up, "_healthy", interrupted)

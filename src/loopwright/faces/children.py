@@ -35,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     jobs: int
     host: str = processes.LOOPBACK
+    scheme: str = "http"
 
     def argv(self) -> list[str]:
         """The command that starts it."""

@@ -18,6 +18,7 @@ import click
 
 from loopwright.faces import bind, client, processes, takeover
 from loopwright.faces.children import CANNOT_START
+from loopwright.kernel import settings as config
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
@@ -104,8 +105,8 @@ class Control:
             Wire("GET", "/api/v1/jobs/{action_id}", "jobs.read", self.job),
             Wire("GET", "/api/v1/events", ops["lineage.events"].action, self.events),
             Wire("GET", "/v2", "endpoints.read", self.forward),
-            Wire("GET", "/v2/{rest:path}", "endpoints.read", self.forward),
-            Wire("POST", "/v2/{rest:path}", "endpoints.predict", self.forward),
+            Wire("GET", "/v2/{rest:path}", "endpoints.read", self.forward, None),
+            Wire("POST", "/v2/{rest:path}", "endpoints.predict", self.forward, None),
         ]
 
     def application(self, port: int) -> ASGIApp:
@@ -207,14 +208,24 @@ class Control:
         """Hand a call of the Open Inference Protocol on to a worker."""
         from starlette.responses import Response
 
+        from loopwright.access import service as access
+        from loopwright.serving.protocols.door import asked
+
+        # As it came: the worker decodes it, and nothing is decoded twice, nor read in another way than there.
+        path = request.scope["raw_path"].decode("latin-1")
+        wanted = asked(request.method.encode(), path)
+        if wanted is not None:
+            subject = f"endpoint:{wanted[1]}" if wanted[1] else ""
+            access.require(self.space, request.state.actor, wanted[0], subject)
         body = await request.body() if request.method == "POST" else None
-        # As it came: the worker decodes it, and nothing is decoded twice.
-        target = request.scope["raw_path"].decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
+        target = path + (f"?{request.url.query}" if request.url.query else "")
         kept = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         headers = {"content-type": client.JSON, **kept} if body is not None else kept
+        if self.publisher is not None:
+            headers["authorization"] = f"Bearer {self.publisher.token}"
 
         def call() -> tuple[client.Reply, bytes]:
-            worker = client.Client(self.data_url, timeout_s=120.0)
+            worker = client.Client(self.data_url, timeout_s=120.0, pin=client.pin_of(self.space.root))
             try:
                 reply = worker.send(request.method, target, body, headers)
                 return reply, worker.take(reply)
@@ -264,6 +275,8 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
         http=Listener,
         ws="none",
         lifespan="on",
+        ssl_certfile=config.file_of(root, space.settings.tls_cert),
+        ssl_keyfile=config.file_of(root, space.settings.tls_key),
         access_log=False,
         proxy_headers=False,  # who the client is decides who may in: nobody else says it
         server_header=False,

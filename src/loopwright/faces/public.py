@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import ssl
 from pathlib import Path
 
 from loopwright.access import published, publishing, service, users
 from loopwright.faces import door
 from loopwright.kernel.errors import Invalid, Unavailable
 from loopwright.kernel.settings import Settings
+from loopwright.serving.protocols import tls
 from loopwright.store.space import Space
 
 
@@ -22,7 +22,7 @@ def is_public(host: str) -> bool:
         return host != "localhost"
 
 
-def check_bind(settings: Settings, admins: int) -> None:
+def check_bind(settings: Settings, admins: int, root: Path) -> None:
     """Go on only when a server may listen where the settings say.
 
     Args:
@@ -32,7 +32,7 @@ def check_bind(settings: Settings, admins: int) -> None:
         Invalid: it would answer to other machines without users, or without TLS or a proxy that ends it.
     """
     if settings.tls_cert is not None or settings.tls_key is not None:
-        tls(settings)
+        tls.context(settings, root)
     if not is_public(settings.host):
         return
     if admins == 0:
@@ -54,27 +54,7 @@ def check_space(space: Space, settings: Settings | None = None) -> None:
         Invalid: it may not.
     """
     wanted = settings or space.settings
-    check_bind(wanted, users.admins(space) if is_public(wanted.host) else 0)
-
-
-def tls(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS that a server speaks, or None when it speaks none.
-
-    Raises:
-        Invalid: certificate or key cannot be read, or do not belong together.
-    """
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        why = error.strerror or type(error).__name__
-        raise Invalid(
-            f"the TLS certificate and key cannot be used: {why}", code="bind.cert", field="tls_cert"
-        ) from None
-    return context
+    check_bind(wanted, users.admins(space) if is_public(wanted.host) else 0, space.root)
 
 
 def hosts(settings: Settings, port: int) -> list[str]:

@@ -69,8 +69,8 @@ class Supervisor:
         generation, started = (1, format_time(machine_us())) if before is None else (before.generation, before.started)
         self.running = server.Running(
             pid=os.getpid(),
-            control_url=_url(self.sockets.control),
-            data_url=_url(self.sockets.data[0]),
+            control_url=_url(self.sockets.control, plan.scheme),
+            data_url=_url(self.sockets.data[0], plan.scheme),
             started=started,
             version=children.version(),
             generation=generation,
@@ -190,10 +190,10 @@ class Supervisor:
                 (self.folder / name).unlink()
 
 
-def _url(listening: socket.socket) -> str:
+def _url(listening: socket.socket, scheme: str) -> str:
     host = listening.getsockname()[0]
     shown = {"0.0.0.0": processes.LOOPBACK, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{listening.getsockname()[1]}"
+    return f"{scheme}://{shown}:{listening.getsockname()[1]}"
 
 
 def supervise(plan: Plan, say: Callable[[server.Running], None]) -> int:
@@ -248,4 +248,3 @@ def taken(root: Path) -> Conflict:
     found = server.running(root)
     where = f": process {found.pid}, {found.control_url}" if found else ""
     return Conflict(f"`lw up` runs here already{where}", code="up.running", hint="lw down")
-

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,6 +49,7 @@ def planned(root: Path, **given: int | None) -> Plan:
         workers=max(1, first("workers", workers)),
         jobs=max(1, first("jobs", 1)),
         host=settings.host,
+        scheme="http" if settings.tls_cert is None else "https",
     )
 
 
@@ -83,16 +84,16 @@ def _answering(root: Path, process: subprocess.Popen[bytes], log: Path) -> serve
         if process.poll() is not None:
             raise LoopwrightError(f"`lw up` ended: {last_words(log)}", code="up.start", hint=f"see {log}")
         found = server.running(root)
-        if found is not None and found.pid == process.pid and _healthy(found):
+        if found is not None and found.pid == process.pid and _healthy(root, found):
             return found
         time.sleep(0.05)
     raise Timeout(f"`lw up` did not answer in {READY_S:.0f} s", code="up.slow", hint=f"see {log}")
 
 
-def _healthy(found: server.Running) -> bool:
-    probe = client.Client(found.control_url, timeout_s=5.0)
+def _healthy(root: Path, found: server.Running) -> bool:
+    probe = client.Client(found.control_url, timeout_s=5.0, pin=client.pin_of(root))
     try:
-        return bool(probe.json("GET", "/health")["ready"])
+        return bool(probe.json("GET", "/health/ready")["ready"])
     except LoopwrightError:
         return False
     finally:
@@ -125,11 +126,16 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.option("--data-port", type=PORT, help="Where predictions are answered. [4601]")
     @click.option("--workers", type=click.IntRange(1, 64), help="Processes that answer. [cores - 1]")
     @click.option("--jobs", type=click.IntRange(1, 64), help="Jobs that run at a time. [1]")
+    @click.option("--host", help="The address to listen on. [127.0.0.1]")
+    @click.option("--public-host", multiple=True, help="A Host name to answer to besides loopback's.")
+    @click.option("--tls-cert", help="PEM file of the certificate chain to show.")
+    @click.option("--tls-key", help="PEM file of its key.")
+    @click.option("--behind-proxy", is_flag=True, help="A proxy in front ends TLS; loopback is nobody's own then.")
     @click.option("--detach", is_flag=True, help="Go on in the background; `lw down` stops it.")
     @click.option("--resume", is_flag=True, hidden=True)
     @output.root
     @output.as_json
-    def up(root: str | None, detach: bool, resume: bool, as_json: bool, **given: int | None) -> None:
+    def up(root: str | None, detach: bool, resume: bool, as_json: bool, **given: Any) -> None:
         """Serve, log and run the loop on this machine, until Ctrl-C or `lw down`."""
         if resume:
             _interrupted(supervisor.resume(Path(root or ".")))
@@ -140,7 +146,9 @@ def command(house: Callable[[], House]) -> click.Command:
             output.say(found, schema="lw.up/1", as_json=as_json, render=_told_where)
             sys.stdout.flush()
 
+        _to_environment(given)
         plan = planned(folder, **given)
+        _check_public(house, folder)
         if not detach:
             _interrupted(supervisor.supervise(plan, say))
             return
@@ -149,6 +157,40 @@ def command(house: Callable[[], House]) -> click.Command:
         say(start(plan, detached=True)[1])
 
     return up
+
+
+def _to_environment(given: dict[str, Any]) -> None:
+    """Say where to listen in the environment, which every process of `lw up` reads, also after a restart in place."""
+    hosts = given.pop("public_host")
+    said = {
+        "host": given.pop("host"),
+        "public_hosts": ",".join(hosts) or None,
+        **{name: _place(given.pop(name)) for name in ("tls_cert", "tls_key")},
+        "behind_proxy": "true" if given.pop("behind_proxy") else None,
+    }
+    os.environ.update({config.ENVIRONMENT[name]: value for name, value in said.items() if value is not None})
+
+
+def _place(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+def _check_public(house: Callable[[], House], root: Path) -> None:
+    """Before a socket is opened: whether a server may listen where the settings say.
+
+    Raises:
+        Invalid: it may not.
+    """
+    settings = config.read(root)
+    if settings.host in (processes.LOOPBACK, "localhost", "::1") and settings.tls_cert is None:
+        return
+    from loopwright.faces import public
+
+    space = house().open(root)
+    try:
+        public.check_space(space)
+    finally:
+        space.close()
 
 
 def _interrupted(told: int) -> None:

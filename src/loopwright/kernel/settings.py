@@ -18,6 +18,11 @@ ENVIRONMENT = {
     "schema": "LOOPWRIGHT_SCHEMA",
     "blobs": "LOOPWRIGHT_BLOBS",
     "blobs_endpoint": "LOOPWRIGHT_BLOBS_ENDPOINT",
+    "host": "LOOPWRIGHT_HOST",
+    "tls_cert": "LOOPWRIGHT_TLS_CERT",
+    "tls_key": "LOOPWRIGHT_TLS_KEY",
+    "public_hosts": "LOOPWRIGHT_PUBLIC_HOSTS",
+    "behind_proxy": "LOOPWRIGHT_BEHIND_PROXY",
 }
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -92,9 +97,18 @@ def overlay(settings: Settings, environ: Mapping[str, str] = os.environ) -> Sett
         return settings
     if "database" in found:
         found["database"] = split_password(found["database"], ENVIRONMENT["database"])[0]
+    if "public_hosts" in found:
+        found["public_hosts"] = tuple(found["public_hosts"].split(","))
+    if "behind_proxy" in found:
+        found["behind_proxy"] = found["behind_proxy"].lower() in ("1", "true", "yes")
     made = msgspec.structs.replace(settings, **found)
     _check(made, "the environment", lambda field: ENVIRONMENT.get(field, field))
     return made
+
+
+def file_of(root: Path, name: str | None) -> str | None:
+    """The path of a file that a setting names; a relative one lies in the project."""
+    return None if name is None else str(root / name)
 
 
 def read_file(root: Path) -> Settings:

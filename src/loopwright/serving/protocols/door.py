@@ -135,11 +135,15 @@ class Gatekeeper:
                 return OWNER
             return _unknown("this request shows no token, and is not of this server's own user on this machine")
         token = bearer(shown)
-        digest = "" if token is None else published.digest(token)
-        if digest and digest == self._local and peer.here:
-            return OWNER
-        found = self._tokens.get(digest)
-        return _unknown("this token is not known, or has expired") if found is None else Guest(found)
+        if token is not None:
+            digest = published.digest(token)
+            if digest not in self._tokens and digest != self._local:
+                self.refresh()  # it may be newer than the last look
+            if digest == self._local and peer.here:
+                return OWNER
+            if digest in self._tokens:
+                return Guest(self._tokens[digest])
+        return _unknown("this token is not known, or has expired")
 
     def turn_away(self, guest: Guest, action: str, endpoint: str | None) -> Refusal | None:
         """Why a guest may not do an action to an endpoint, or to none (None); None when it may."""
