@@ -63,5 +63,5 @@ def test_inputs_of_words(target: Target) -> None:
 def test_the_seeds_are_sound_so_that_what_lies_behind_the_first_check_is_reached(target: Target) -> None:
     for data in target.seeds:
         target.feed(random.Random(1), data)
-        assert target.name != "http" or set(Wire().statuses(data)) == {200}, data
+        assert target.name != "http" or set(Wire().statuses(data)) <= {100, 200}, data
     target.settle()
