@@ -9,6 +9,7 @@ import httpx
 import pytest
 from worker_harness import AT, ME, VALUES, Running, ask, change, prepare, row, spools, until, write_spool
 
+from loopwright.kernel.errors import Unavailable
 from loopwright.kernel.times import DAY, HOUR, parse_time
 from loopwright.serving import labels, predictions, publish, record, routes, seal
 from loopwright.serving.columns import gather
@@ -70,6 +71,40 @@ def test_a_torn_tail_is_cut_and_told(worker: Running, ready: Space) -> None:
     with ready.read() as tx:
         (event,) = ledger.read(tx, kinds=["prediction-log.sealed@1"])
     assert (event.data["rows"], event.data["cut_bytes"]) == (5, len(torn))
+
+
+def test_rows_before_a_damage_are_sealed_and_the_spool_is_kept(worker: Running, ready: Space) -> None:
+    for n in range(5):
+        worker.infer(ask(id=f"t{n}"))
+    worker.kill()
+    (path,) = spools(ready)
+    data = bytearray(path.read_bytes())
+    data[-200] ^= 1
+    path.write_bytes(data)
+    done = seal.seal(ready)
+    (kept,) = done.damaged
+    assert path.with_suffix(".damaged").read_bytes() == bytes(data)
+    assert kept == str(path.relative_to(ready.root))
+    before = [f"t{n}" for n in range(5)]
+    assert [r[0] for r in rows_of(ready)] == before[: done.rows] and 0 < done.rows < 5
+    (told,) = [finding for finding in seal.check(ready) if finding.part == "log"]
+    assert told.what.startswith("the rows after its damage") and path.stem in told.name
+
+
+def test_one_spool_that_cannot_be_sealed_does_not_hold_up_the_others(ready: Space) -> None:
+    columns = Columns(("wind",), ("float64",))
+    folder = ready.home / "spool" / "delay"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        made = row("r", parse_time(AT))
+        made.values = [1.0]
+        path = folder / f"0{number}1k11n1688gd.spool"
+        good = frames.encode(record.header(columns)) + frames.encode(record.rows_payload([made]))
+        path.write_bytes(good if number else frames.encode(b"no rows at all"))
+    with pytest.raises(Unavailable, match="1 of 3 spools could not be sealed") as caught:
+        seal.seal(ready)
+    assert "001k11n1688gd" in str(caught.value)
+    assert [path.name for path in folder.iterdir()] == ["001k11n1688gd.spool"]
 
 
 def test_an_open_spool_is_left_alone(worker: Running, ready: Space) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact
 from loopwright.kernel.clock import machine_us
+from loopwright.kernel.errors import LoopwrightError, Unavailable
 from loopwright.kernel.op import Progress, silent
 from loopwright.kernel.times import MINUTE
 from loopwright.serving import record
@@ -28,15 +30,22 @@ from loopwright.store.space import Space
 
 KIND = "prediction-log"
 ACTOR = "jobs"
+DAMAGED = ".damaged"
 _STALE_US = 10 * MINUTE
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one sealing did."""
+    """What one sealing did.
+
+    Args:
+        cut_bytes: torn tails, which killed workers left.
+        damaged: spools with damage inside; the rows before it are sealed, and the files are kept beside as they are.
+    """
 
     spools: int
     rows: int
     cut_bytes: int
+    damaged: tuple[str, ...] = ()
 
 
 def due(space: Space) -> bool:
@@ -45,32 +54,62 @@ def due(space: Space) -> bool:
 
 
 def seal(space: Space, *, progress: Progress = silent) -> Sealed:
-    """Seal every spool whose worker has let it go, and return how much that was."""
-    spools = rows = cut = 0
+    """Seal every spool whose worker has let it go, and return how much that was.
+
+    Raises:
+        Unavailable: some could not be sealed; the others are, and these wait for the next time.
+    """
+    done: list[Sealed] = []
+    failed: dict[Path, Exception] = {}
     waiting = list(_spools(space))
     for count, path in enumerate(waiting, 1):
-        with _held(path) as mine:
-            if mine:
-                done = seal_one(space, path)
-                spools, rows, cut = spools + 1, rows + done.rows, cut + done.cut_bytes
+        try:
+            with _held(path) as mine:
+                if mine:
+                    done.append(seal_one(space, path))
+        except _refusals() as error:
+            failed[path] = error
         progress(count, len(waiting), "spools")
     _sweep(space)
-    return Sealed(spools=spools, rows=rows, cut_bytes=cut)
+    if failed:
+        first, why = next(iter(failed.items()))
+        raise Unavailable(
+            f"{len(failed)} of {len(waiting)} spools could not be sealed; {first.relative_to(space.root)}: {why}",
+            code="seal.failed",
+            hint="lw fsck",
+        ) from why
+    return Sealed(
+        spools=len(done),
+        rows=sum(one.rows for one in done),
+        cut_bytes=sum(one.cut_bytes for one in done),
+        damaged=tuple(name for one in done for name in one.damaged),
+    )
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What keeps one spool from being sealed; DuckDB has none while it is not loaded, for then it has not run."""
+    duckdb = sys.modules.get("duckdb")
+    return (LoopwrightError, OSError) if duckdb is None else (LoopwrightError, OSError, duckdb.Error)
 
 
 def seal_one(space: Space, path: Path) -> Sealed:
     """Seal a spool whose lock is held: Parquet, then the manifest row with its event, then the spool goes."""
     batch = gather(record.read(path))
     cut = path.stat().st_size - record.whole_bytes(path)
+    damaged = cut > 0 and frames.find_damage(path) is not None
     if batch.rows:
         with space.read() as tx:
             known = tx.one("SELECT 1 FROM prediction_log WHERE spool = ?", (path.stem,))
         if known is None:
             artifact = convert(space, path, batch)
             space.write(lambda tx: enter(tx, path, artifact, cut))
-    path.unlink()
+    if damaged:
+        path.rename(path.with_suffix(DAMAGED))
+    else:
+        path.unlink()
     fsync_folder(path.parent)
-    return Sealed(spools=1, rows=len(batch.rows), cut_bytes=cut)
+    names = (str(path.relative_to(space.root)),) if damaged else ()
+    return Sealed(spools=1, rows=len(batch.rows), cut_bytes=cut, damaged=names)
 
 
 def convert(space: Space, path: Path, batch: Batch) -> Artifact:
@@ -161,8 +200,10 @@ def check(space: Space) -> Iterator[Finding]:
         with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
             if (at := frames.find_damage(path)) is not None:
                 name, what = str(path.relative_to(space.root)), f"the frame at byte {at} is not what was written"
-                touched = (f"endpoint {path.parent.name}",)
-                yield Finding("log", name, what, touched, "lw restore; lw seal keeps the rows before it")
+                yield Finding("log", name, what, (f"endpoint {path.parent.name}",), "lw restore")
+    for path in sorted((space.home / "spool").glob(f"*/*{DAMAGED}")):
+        name, what = str(path.relative_to(space.root)), "the rows after its damage are not in the sealed log"
+        yield Finding("log", name, what, (f"endpoint {path.parent.name}",), f"rm {name}, once nothing is to be saved")
 
 
 def _job(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
