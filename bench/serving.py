@@ -1,4 +1,4 @@
-"""Answers a second of one worker beside FastAPI with scikit-learn: the same fitted model, one core each, answers checked.
+"""Answers a second of one worker beside FastAPI with scikit-learn: the same model, one core each, answers checked.
 
 The ruler is rulers/serving: its data, its FastAPI service and its load generator, which compares every answer. Ours is
 served by a real `lw up`, through the registry and a gate, with the prediction log on; the log is counted afterwards.
@@ -24,7 +24,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import contract
 import numpy as np
 from contract import OUT, ROOT, VENV, Bench, CannotRun, Result, stat
 
@@ -309,9 +308,8 @@ def measure(bench: Bench) -> None:
     both = [found for group in runs.values() for found in group]
     version = PEER[0].partition("==")[2]
     config = "uvicorn, one process, scikit-learn's own predict"
-    bench.peers["fastapi"] = {
-        "name": "FastAPI", "version": version, "config": config, "source": "same_run", "at": time.strftime("%FT%TZ", time.gmtime()),
-    }  # fmt: skip
+    about = {"name": "FastAPI", "version": version, "config": config, "source": "same_run"}
+    bench.peers["fastapi"] = {**about, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     counts = {
         "attempted": sum(found["requests"] for found in both),
         "checked": sum(found["requests"] for found in both),

@@ -79,7 +79,10 @@ class Lane:
         while (turn := work.get()) is not None:
             if not turn.score():
                 return
-            self._tell(lambda turn=turn: done(turn))  # type: ignore[misc]
+            try:
+                self._tell(lambda turn=turn: done(turn))  # type: ignore[misc]
+            except RuntimeError:
+                return  # the loop has closed
 
     def abandon(self) -> None:
         """Leave the thread to itself; the next turn gets another."""

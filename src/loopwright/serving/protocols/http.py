@@ -17,6 +17,7 @@ from loopwright.serving.engine import Answer, Ask, Engine
 from loopwright.serving.protocols import limits
 from loopwright.serving.protocols.answers import OK_HEAD, head, refuse
 from loopwright.serving.protocols.door import Gatekeeper, Visit
+from loopwright.serving.protocols.heads import Heads
 from loopwright.serving.protocols.limits import Limits
 from loopwright.serving.protocols.oip import Call, Index, Reply
 
@@ -80,6 +81,7 @@ class Server:
         self._render = render
         self._due: list[Exchange] = []
         self._pending: list[Exchange] = []
+        self.heads = Heads()
         engine.settled = self.settled
         self._scheduled = False
         self.wire = wire
@@ -101,6 +103,11 @@ class Server:
                 self.connections.discard(other)
         self.connections.add(connection)
         return len(self.connections) <= self.most
+
+    @property
+    def targets(self) -> Any:
+        """What the engine serves now."""
+        return self._engine.targets
 
     def add(self, exchange: Exchange) -> None:
         """Let an exchange wait for the end of this tick: all that has arrived is answered together."""
@@ -168,6 +175,7 @@ class Connection(asyncio.Protocol):
         self._owed: deque[Exchange] = deque()
         self._unread_since_s: float | None = None
         self._unfed = b""
+        self._whole = b""  # what the parser was given when nothing was under way
         self._ended = False
         self.since_s = monotonic_s()
         self._reset()
@@ -224,9 +232,28 @@ class Connection(asyncio.Protocol):
         if self._unfed:
             self._unfed += data
         elif len(data) <= _BITE_BYTES:
-            self._feed(data)
+            if not self._again(data):
+                self._whole = b"" if self._busy else data
+                self._feed(data)
+                self._whole = b""
         else:
             self._feed_all(data)
+
+    def _again(self, data: bytes) -> bool:
+        """Take a request whose head was parsed before, byte for byte; whether it is one."""
+        server = self._server
+        if self._busy or self._deaf or server.stopping:
+            return False
+        known = server.heads.find(data, server.targets)
+        if known is None:
+            return False
+        self.since_s = monotonic_s()
+        refused = self._visit.refused(self._transport, b"POST", known.url, known.headers)
+        body = data[-known.size :] if known.size else b""
+        exchange = Exchange(self, server.wire.decode(known.call, body) if refused is None else refuse(*refused))
+        self._owed.append(exchange)
+        server.add(exchange)
+        return True
 
     def _feed_all(self, data: bytes) -> None:
         """Parse what has arrived, bite by bite, as long as the client takes its answers."""
@@ -390,6 +417,8 @@ class Connection(asyncio.Protocol):
         outcome = opened if type(opened) is Reply else self._decode(opened)  # type: ignore[arg-type]
         keep = bool(parser.should_keep_alive()) and not parser.should_upgrade() and not self._server.stopping
         exchange = Exchange(self, outcome, method == b"HEAD", keep, parser.get_http_version() != "1.1")
+        if self._whole and keep and not exchange.http10 and method == b"POST" and type(opened) is Call:
+            self._server.heads.learn(self._whole, opened, self._url, self._headers)
         self._body = b""
         self._opened = None
         if not keep:
