@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from loopwright.kernel import settings as config
-from loopwright.kernel.clock import Clock, WallClock, machine_us
+from loopwright.kernel.clock import Clock, WallClock
 from loopwright.kernel.errors import Conflict, NotFound, Unsupported
 from loopwright.kernel.ids import new_id
 from loopwright.store.blobs import Blobs, LocalBlobs, fsync_folder, replace_file
 from loopwright.store.clock import ReplayClock
-from loopwright.store.database import Database, Tx, run_scripts
+from loopwright.store.database import Database, Tx
 from loopwright.store.gate import Gate
+from loopwright.store.migrate import prepare
 from loopwright.store.presence import Presence
 from loopwright.store.sqlite import SqliteDatabase
 
@@ -161,7 +162,7 @@ def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: b
     space = Space(root, settings)
     try:
         space.database.make(create=create)
-        mode = _prepare(space, migrations)
+        mode = prepare(space.database, home, {"store": MIGRATIONS, **migrations}, settings)
     except BaseException:
         space.close()
         raise
@@ -177,31 +178,6 @@ def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: b
         space.clock = ReplayClock(space.database)
     atexit.register(space.close)
     return space
-
-
-def _prepare(space: Space, migrations: Mapping[str, Sequence[str]]) -> str:
-    rooms = {"store": MIGRATIONS, **migrations}
-    with space.read() as tx:
-        if tx.has_table("migrations"):
-            found = {row[0]: row[1] for row in tx.query("SELECT room, MAX(number) FROM migrations GROUP BY room")}
-            if all(found.get(room, 0) == len(scripts) for room, scripts in rooms.items()):
-                return str(tx.value("SELECT mode FROM clock"))
-    return space.write(lambda tx: _migrate(tx, rooms, space.settings))
-
-
-def _migrate(tx: Tx, rooms: Mapping[str, Sequence[str]], settings: config.Settings) -> str:
-    tx.execute(
-        "CREATE TABLE IF NOT EXISTS migrations("
-        "room TEXT NOT NULL, number INTEGER NOT NULL, at_us BIGINT NOT NULL, PRIMARY KEY (room, number))"
-    )
-    for room, scripts in rooms.items():
-        run_scripts(tx, room, scripts)
-    mode = tx.value("SELECT mode FROM clock")
-    if mode is None:
-        start = settings.start_us if settings.clock == "replay" and settings.start_us is not None else machine_us()
-        tx.execute("INSERT INTO clock(mode, now_us) VALUES (?, ?)", (settings.clock, start))
-        mode = settings.clock
-    return str(mode)
 
 
 _bound: Space | None = None

@@ -68,6 +68,10 @@ class SqliteTx:
         """The machine's time."""
         return machine_us()
 
+    def copy_to(self, into: sqlite3.Connection) -> None:
+        """Copy the whole database, as this transaction sees it, in one step."""
+        self._connection.backup(into)
+
     def has_table(self, name: str) -> bool:
         """Whether a table is there."""
         return self.value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)) is not None

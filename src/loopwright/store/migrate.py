@@ -1,0 +1,91 @@
+"""Migrating: an older store is copied, then brought forward in one transaction; never under a running `lw up`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loopwright.kernel.clock import machine_us
+from loopwright.kernel.errors import Conflict
+from loopwright.kernel.settings import Settings
+from loopwright.kernel.times import format_time
+from loopwright.store import backup
+from loopwright.store.blobs import fsync_folder
+from loopwright.store.database import Database, Tx, run_scripts
+from loopwright.store.locks import is_held
+
+BACKUPS = "backups"
+KEPT = 3
+_UP, _CONTROL = "up.lock", "control.lock"
+
+Rooms = Mapping[str, Sequence[str]]
+
+
+def prepare(database: Database, home: Path, rooms: Rooms, settings: Settings) -> str:
+    """Bring a database to today's tables and return the mode of its clock.
+
+    Raises:
+        Conflict: it is older, and an `lw up` runs on it.
+        LoopwrightError: it was written by a newer loopwright.
+    """
+    with database.read() as tx:
+        stands = backup.applied(tx)
+        if stands and all(stands.get(room, 0) == len(scripts) for room, scripts in rooms.items()):
+            return str(tx.value("SELECT mode FROM clock"))
+    if stands and not _newer(stands, rooms):
+        _refuse_live(home)
+        _keep_copy(database, home, rooms)
+    return database.write(lambda tx: _migrate(tx, rooms, settings))
+
+
+def _newer(stands: Mapping[str, int], rooms: Rooms) -> bool:
+    return any(number > len(rooms.get(room, ())) for room, number in stands.items())
+
+
+def _refuse_live(home: Path) -> None:
+    """Only control may migrate under its own `lw up`: it starts before all that would use the tables."""
+    run = home / "run"
+    if is_held(run / _UP) and not _mine(run / _CONTROL):
+        raise Conflict(
+            "this store was made by an older loopwright and an `lw up` runs on it",
+            code="store.older",
+            hint="lw down, or lw upgrade, then try again",
+        )
+
+
+def _mine(path: Path) -> bool:
+    """Whether this process has a file open."""
+    try:
+        wanted = path.stat()
+    except FileNotFoundError:
+        return False
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        try:
+            found = os.fstat(int(name))
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
+
+
+def _keep_copy(database: Database, home: Path, rooms: Rooms) -> None:
+    """Copy the database as it stands, and drop all but the newest copies."""
+    folder = home / BACKUPS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = format_time(machine_us()).replace(":", "-")
+    backup.copy_out(database, folder / f"{name}.db", rooms)
+    fsync_folder(home)
+    for old in sorted(folder.glob("*.db"))[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _migrate(tx: Tx, rooms: Rooms, settings: Settings) -> str:
+    tx.execute(backup.MIGRATIONS_TABLE)
+    for room, scripts in rooms.items():
+        run_scripts(tx, room, scripts)
+    mode = tx.value("SELECT mode FROM clock")
+    if mode is None:
+        start = settings.start_us if settings.clock == "replay" and settings.start_us is not None else machine_us()
+        tx.execute("INSERT INTO clock(mode, now_us) VALUES (?, ?)", (settings.clock, start))
+        mode = settings.clock
+    return str(mode)
