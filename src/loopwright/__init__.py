@@ -29,6 +29,7 @@ _NAMES = {
     "endpoint": "project.declare",
     "run": "project.run",
     "predictions": "serving.predictions",
+    "connect": "house",
 }
 __all__ = sorted(_NAMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -26,7 +26,7 @@ import msgspec
 from loopwright.faces import bind, processes
 from loopwright.faces.children import CANNOT_START
 from loopwright.kernel.clock import monotonic_s
-from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Unavailable, Unsupported
+from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Timeout, Unavailable, Unsupported
 from loopwright.kernel.op import silent
 from loopwright.project import server
 
@@ -308,12 +308,19 @@ def do(house: House, space: Space, job: Job) -> None:
         except Exception as error:  # noqa: BLE001 - the boundary around user code: the queue keeps what it raised
             traceback.print_exc()
             told = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
-            queue.finish(space, job, error=told, final=isinstance(error, Invalid | Unsupported | NotFound))
+            failure = error.to_dict() if isinstance(error, LoopwrightError) else None
+            queue.finish(space, job, error=told, failure=failure, final=_is_final(job, error))
             return
     queue.finish(space, job, result=result)
     if not (folder / "console").stat().st_size:  # nothing was printed: nothing to keep
         (folder / "console").unlink()
         folder.rmdir()
+
+
+def _is_final(job: Job, error: Exception) -> bool:
+    """Whether a job that raised is of no use to try again; what somebody asked for is answered as it is."""
+    asked = job.kind == OP_JOB and isinstance(error, LoopwrightError) and not isinstance(error, Unavailable | Timeout)
+    return asked or isinstance(error, Invalid | Unsupported | NotFound)
 
 
 def here(house: House) -> Callable[[Space, str], None]:
