@@ -1,0 +1,153 @@
+"""Stores of earlier releases: copied, brought forward in one step, and all that was in them is there."""
+
+import fcntl
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from loopwright import house
+from loopwright.artifacts import names
+from loopwright.artifacts.fsck import fsck
+from loopwright.kernel.errors import Conflict, LoopwrightError
+from loopwright.kernel.settings import ENVIRONMENT
+from loopwright.serving import predictions
+from loopwright.store.space import Space
+
+RELEASES = sorted((Path(__file__).parent / "releases").glob("*/store.tar.xz"))
+Schema = dict[str, str]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT.values():
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(params=RELEASES, ids=lambda path: path.parent.name)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The project folder of a release."""
+    with tarfile.open(request.param) as packed:
+        packed.extractall(tmp_path, filter="data")
+    return tmp_path / "tiny"
+
+
+def schema(path: Path) -> Schema:
+    with closing(sqlite3.connect(path)) as found:
+        rows = found.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    return {name: re.sub(r"\s+", " ", sql) for name, sql in rows}
+
+
+def rows(path: Path) -> dict[str, set[tuple[object, ...]]]:
+    """Every row of every table, without the columns that later migrations add."""
+    with closing(sqlite3.connect(path)) as found:
+        tables = [row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {table: {tuple(row) for row in found.execute(f"SELECT * FROM {table}")} for table in tables}
+
+
+def test_there_are_stores_of_releases() -> None:
+    assert len(RELEASES) >= 1 and all(path.stat().st_size < 200_000 for path in RELEASES)
+
+
+def test_a_store_of_a_release_is_copied_and_brought_forward(old: Path, tmp_path: Path) -> None:
+    before = rows(old / ".loopwright" / "space.db")
+    house.init(tmp_path / "fresh").close()
+    with_old = house.open(old)
+    try:
+        (copy,) = (old / ".loopwright" / "backups").iterdir()
+        assert rows(copy) == before and copy.stat().st_mode & 0o777 == 0o600
+        after = rows(old / ".loopwright" / "space.db")
+        for table, found in before.items():
+            if table != "sqlite_sequence":
+                width = len(next(iter(found), ()))
+                assert found <= {row[:width] for row in after[table]}, table
+        assert fsck(with_old, "local:me").ok
+        assert names.resolve(with_old, "tiny").number == 1
+        for number in range(12):
+            assert predictions.find(with_old, f"ask-{number}", "tiny").request_id == f"ask-{number}"
+        with with_old.read() as tx:
+            assert tx.value("SELECT COUNT(*) FROM labels") == 9
+    finally:
+        with_old.close()
+    assert set(schema(old / ".loopwright" / "space.db")) == set(schema(tmp_path / "fresh" / ".loopwright" / "space.db"))
+    assert columns(old) == columns(tmp_path / "fresh")
+    house.open(old).close()
+    assert len(list((old / ".loopwright" / "backups").iterdir())) == 1  # nothing to do: no copy
+
+
+def columns(project: Path) -> dict[str, set[tuple[object, ...]]]:
+    with closing(sqlite3.connect(project / ".loopwright" / "space.db")) as found:
+        tables = [row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {t: {row[1:] for row in found.execute(f"SELECT * FROM pragma_table_info('{t}')")} for t in tables}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from loopwright import house
+from loopwright.store import sqlite
+
+left = int(sys.argv[2])
+real = sqlite.SqliteTx.execute
+
+def execute(self, sql, args=()):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, sql, args)
+
+sqlite.SqliteTx.execute = execute
+if sys.argv[3] == "copy":
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+house.open(Path(sys.argv[1])).close()
+print(left)
+"""
+
+
+def test_a_store_killed_while_it_is_brought_forward_opens(old: Path) -> None:
+    def opened(left: int, where: str = "") -> "subprocess.CompletedProcess[str]":
+        start = [sys.executable, "-c", KILLED, str(old), str(left), where]
+        return subprocess.run(start, capture_output=True, text=True, check=False)
+
+    before = schema(old / ".loopwright" / "space.db")
+    assert opened(10**6, "copy").returncode == -signal.SIGKILL
+    for left in (1, 2, 5, 9, 14):
+        assert opened(left).returncode == -signal.SIGKILL
+        assert schema(old / ".loopwright" / "space.db") == before
+    assert len(list((old / ".loopwright" / "backups").glob("*.db"))) == 3  # the newest are kept
+    assert opened(10**6).returncode == 0
+    space = house.open(old)
+    assert fsck(space, "local:me").ok
+    space.close()
+
+
+def test_an_older_store_under_a_running_server_is_refused(old: Path) -> None:
+    run = old / ".loopwright" / "run"
+    run.mkdir(exist_ok=True)
+    up, control = (os.open(run / name, os.O_RDWR | os.O_CREAT) for name in ("up.lock", "control.lock"))
+    try:
+        fcntl.flock(up, fcntl.LOCK_EX)
+        os.close(control)
+        with pytest.raises(Conflict, match="an `lw up` runs on it") as caught:
+            house.open(old)
+        assert caught.value.code == "store.older" and not (old / ".loopwright" / "backups").exists()
+        control = os.open(run / "control.lock", os.O_RDWR)  # control itself, which starts before all others
+        house.open(old).close()
+    finally:
+        os.close(up)
+        os.close(control)
+
+
+def test_a_newer_store_is_refused_and_left_as_it_is(wall_space: Space) -> None:
+    wall_space.write(lambda tx: tx.execute("INSERT INTO migrations(room, number, at_us) VALUES ('runs', 99, 0)"))
+    with pytest.raises(LoopwrightError, match="newer") as caught:
+        house.open(wall_space.root)
+    assert "pip install" in str(caught.value.hint) and not (wall_space.home / "backups").exists()
