@@ -55,6 +55,21 @@ def test_labels_are_joined_as_they_stood(asked: Space) -> None:
     assert [(label.ref, label.value) for label in found.labels] == [("pred_r2", 1.0), ("r2", 0.0)]
 
 
+def test_a_label_may_name_the_repeat_that_its_client_knows(asked: Space) -> None:
+    """A worker died between its log and its answer; another one has answered the repeat, under an id of its own."""
+    again = row("r0", AT + 1)
+    again.id = "pred_again"
+    write_spool(asked, "0000000000002", [again])
+    send(asked, ("pred_again", 1, HOUR), ("r1", 0, HOUR))
+    want = {"r0": 1.0, "r1": 0.0, "r2": None, "r3": None}
+    assert known(asked, 2 * HOUR) == want
+    seal.seal(asked)
+    assert known(asked, 2 * HOUR) == want
+    send(asked, ("pred_r0", 0, 2 * HOUR))
+    assert known(asked, 3 * HOUR)["r0"] == 0.0
+    assert known(asked, 2 * HOUR)["r0"] == 1.0
+
+
 def test_of_equal_moments_the_last_to_arrive_stands(asked: Space) -> None:
     for ref, value in (("r0", 1), ("pred_r0", 0), ("r1", 0), ("r1", 1), ("pred_r3", 1), ("r3", 0)):
         send(asked, (ref, value, HOUR))

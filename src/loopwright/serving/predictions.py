@@ -83,8 +83,25 @@ def view(
         f"  SELECT *, COALESCE({again}, FALSE) AS loopwright_again FROM loopwright_log WHERE {_between(low, until_us)})"
         f" WHERE NOT loopwright_again AND {_between(since_us, None)} ORDER BY at_us, request_id, id"
     )
+    _note_repeats(con, again, _between(low, until_us))
     con.execute("DROP VIEW loopwright_log")
     return list(columns)
+
+
+def _note_repeats(con: Any, again: str, limits: str) -> None:
+    """Make a table `loopwright_again` (id, first): the rows that `view` leaves out, and the row that each repeats.
+
+    A worker that died after it had logged an answer, and before the client had it, leaves such a pair; the client knows
+    the second row by its id, and may label that.
+    """
+    order = "OVER (PARTITION BY request_id ORDER BY at_us, received_us, id)"
+    twice = "SELECT request_id FROM loopwright_log GROUP BY request_id HAVING COUNT(*) > 1"
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE loopwright_again AS SELECT id, first FROM (SELECT id, repeats,"
+        f" LAST_VALUE(CASE WHEN NOT repeats THEN id END IGNORE NULLS) {order} AS first FROM ("
+        f"  SELECT *, COALESCE({again}, FALSE) AS repeats FROM loopwright_log"
+        f"  WHERE request_id IN ({twice}) AND {limits})) WHERE repeats"
+    )
 
 
 def _between(low: int | None, high: int | None) -> str:
@@ -174,13 +191,20 @@ def joined(
 ) -> list[str]:
     """Make a temporary table `judged`: the columns of `view`, `label` and `label_known_us` (null without a label).
 
-    A label that names the prediction's id and one that names the request's are one line: the latest known_at stands,
-    and of equal ones the last to arrive. Returns the columns; the order is that of (at_us, request_id).
+    A label that names the prediction's id, that of a repeat of it, or the request's are one line: the latest known_at
+    stands, and of equal ones the last to arrive. Returns the columns; the order is that of (at_us, request_id).
     """
     columns = view(con, space, endpoint, since_us=since_us, until_us=until_us, table="loopwright_asked")
     ids = con.execute("SELECT id, request_id FROM loopwright_asked").fetchall()
-    refs = None if len(ids) > _FEW_REFS else sorted({ref for pair in ids for ref in pair})
+    repeats = con.execute("SELECT id, first FROM loopwright_again").fetchall()
+    refs = None if len(ids) > _FEW_REFS else sorted({ref for pair in [*ids, *repeats] for ref in pair})
     label_view(con, space, endpoint, known_before_us, refs, table="loopwright_known")
+    if repeats:
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE loopwright_known AS SELECT COALESCE(g.first, k.ref) AS ref, value,"
+            " known_at_us, seq FROM loopwright_known k LEFT JOIN loopwright_again g ON g.id = k.ref"
+            " QUALIFY ROW_NUMBER() OVER (PARTITION BY COALESCE(g.first, k.ref) ORDER BY known_at_us DESC, seq DESC) = 1"
+        )
     later = "b.ref IS NOT NULL AND (a.ref IS NULL OR (b.known_at_us, b.seq) > (a.known_at_us, a.seq))"
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE judged AS SELECT p.*, CASE WHEN {later} THEN b.value ELSE a.value END AS label,"
