@@ -26,6 +26,13 @@ def test_requests_and_answers(worker: Running) -> None:
     for body in (ask(id="s", subject="kind=value"), ask(), ask({k: [v, v] for k, v in VALUES.items()})):
         request.validate(body)
         answer.validate(worker.infer(body).json())
+    packed = worker.infer(ask(id="packed", binary_data_output=True))
+    answer.validate(json.loads(packed.content[: int(packed.headers["Inference-Header-Content-Length"])]))
+    matrix = {"name": "X", "datatype": "FP32", "shape": [2, 2], "data": [1.0, 2.0, 3.0, 4.0]}
+    behind = {"name": "X", "datatype": "FP16", "shape": [2], "parameters": {"binary_data_size": 4}}
+    request.validate({"inputs": [matrix]})
+    request.validate({"inputs": [behind], "parameters": {"binary_data_output": True}})
+    assert not request.is_valid({"inputs": [{**behind, "parameters": {}}]})
     error = validator("error-1")
     for body in ({"inputs": []}, ask({**VALUES, "hour": None}), {**ask(), "id": 7}):
         got = worker.infer(body)
