@@ -21,7 +21,7 @@ from loopwright.kernel import errors
 if TYPE_CHECKING:
     from loopwright.faces.rooms import House
 
-OK, FAILED, WRONG_USE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, WRONG_USE, REFUSED, ALARM, NEEDS_APPROVAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 PROGRAM = "lw"
 
 # verb -> where its click command is made, what it does
@@ -34,14 +34,16 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("replay:command", "Send recorded requests and labels at their own times."),
     "watch": ("live:command", "Watch an endpoint: day, requests, quality, decisions."),
     "api": ("verbs:api", "Call any operation by its name: lw api OP key=value."),
+    "config": ("verbs:config", "Say how the project is set, and by what."),
 }
+LOCAL = frozenset(VERBS) - {"api"}
 HIDDEN: dict[str, str] = {"_control": "control:command", "_jobs": "jobs:command", "_ready": "up:ready"}
 ALIASES = {"repro": "run", "apply": "deploy", "describe": "show", "ui": "up"}
 # the order of one life cycle; commands not named here come last
 ORDER = [
     *("init", "demo", "up", "down", "restart", "status", "doctor"),
     *("add", "features", "run", "check", "deploy", "rollback", "hold"),
-    *("replay", "watch", "predictions", "show", "log", "events", "trace", "fsck", "api"),
+    *("replay", "watch", "predictions", "show", "log", "events", "trace", "audit", "fsck", "gc", "api"),
 ]
 
 
@@ -53,20 +55,25 @@ class Face(click.Group):
             PROGRAM,
             context_settings={"help_option_names": ["-h", "--help"]},
             help="One tool that closes the machine-learning lifecycle as a loop.",
-            params=[click.Option(["--version"], is_flag=True, help="Print the version.")],
+            params=[
+                click.Option(["--version"], is_flag=True, help="Print the version."),
+                click.Option(["--url"], help="Work on a Space elsewhere, by the address of its `lw up`."),
+            ],
             invoke_without_command=True,
             callback=self._bare,
         )
         self.house = house
 
     @staticmethod
-    def _bare(version: bool) -> None:
+    def _bare(version: bool, url: str | None) -> None:
         context = click.get_current_context()
         if version:
             from loopwright import __version__
 
             click.echo(f"loopwright {__version__}")
             raise click.exceptions.Exit(OK)
+        if url is not None and context.invoked_subcommand in LOCAL:
+            raise Misuse(f"{context.invoked_subcommand} works on this machine only", field="url")
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
 
@@ -163,7 +170,7 @@ def report(error: errors.LoopwrightError, *, as_json: bool) -> int:
 def exit_code(error: errors.LoopwrightError) -> int:
     """The exit code that stands for an error."""
     if isinstance(error, errors.GateFailed):
-        return REFUSED
+        return NEEDS_APPROVAL if error.code.startswith("approval.") else REFUSED
     if isinstance(error, errors.Invalid | errors.Unsupported):
         return WRONG_USE
     return FAILED

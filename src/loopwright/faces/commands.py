@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import typing
@@ -94,23 +95,45 @@ def command(op: Op, name: str | None = None) -> click.Command:
 def _callback(op: Op) -> Callable[..., int]:
     def call(as_json: bool, **given: Any) -> int:
         values = {name: value for name, value in given.items() if value not in (None, ())}
-        return run(op, spaces.current(), values, as_json=as_json)
+        return run(op, values, as_json=as_json)
 
     return call
 
 
-def run(op: Op, space: Space, raw: dict[str, Any], *, as_json: bool) -> int:
-    """Bind, ask for permission, call, print; returns the exit code."""
+def elsewhere() -> str | None:
+    """The address of the Space elsewhere that the command line or the environment names."""
+    context = click.get_current_context(silent=True)
+    given = None if context is None else context.find_root().params.get("url")
+    return given or os.environ.get("LOOPWRIGHT_URL") or None
+
+
+def run(op: Op, raw: dict[str, Any], *, as_json: bool) -> int:
+    """Call an op here or elsewhere and print its result; returns the exit code."""
+    url = elsewhere()
+    if url is None:
+        return _print(op, _here(op, spaces.current(), raw), as_json=as_json)
+    from loopwright.faces import client, remote
+
+    connection = client.Client(url, token=client.token_of_environment())
+    try:
+        return _print(op, remote.Caller(connection).call(op, _words(op, raw)), as_json=as_json)
+    finally:
+        connection.close()
+
+
+def _here(op: Op, space: Space, raw: dict[str, Any]) -> Any:
     actor = access.local_actor()
     access.require(space, actor, op.action)
     args = bind.bind(op, _words(op, raw))
-    if bind.takes_progress(op):
-        from loopwright.faces import progress
+    if not bind.takes_progress(op):
+        return op.fn(space, actor, **args)
+    from loopwright.faces import progress
 
-        with progress.shown() as tell:
-            result = op.fn(space, actor, **args, **{bind.PROGRESS: tell})
-    else:
-        result = op.fn(space, actor, **args)
+    with progress.shown() as tell:
+        return op.fn(space, actor, **args, **{bind.PROGRESS: tell})
+
+
+def _print(op: Op, result: Any, *, as_json: bool) -> int:
     if op.shape == "stream":
         for piece in (result,) if isinstance(result, bytes) else result:
             sys.stdout.buffer.write(piece)

@@ -43,29 +43,14 @@ def connect(house: House, url: str | None = None, *, token: str | None = None, t
     return Remote(house, client.Client(place, token=token or client.token_of_environment(), timeout_s=timeout_s))
 
 
-class Remote:
-    """A Space elsewhere: `remote.ROOM.OP(...)`, such as `remote.runs.get_run(run="run_...")`."""
+class Caller:
+    """Calls ops by their rows over one connection."""
 
-    def __init__(self, house: House, caller: client.Client) -> None:
-        self._house, self._client = house, caller
+    def __init__(self, connection: client.Client) -> None:
+        self._client = connection
 
     def __repr__(self) -> str:
         return f"<loopwright at {self._client.url}>"
-
-    def __enter__(self) -> Remote:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Room:
-        ops = {op.name.partition(".")[2]: op for op in self._house.ops().values() if op.name.startswith(f"{name}.")}
-        if not ops:
-            raise AttributeError(f"there is no room {name!r}: {', '.join(self.__dir__())}")
-        return Room(self, ops)
-
-    def __dir__(self) -> list[str]:
-        return sorted({op.name.partition(".")[0] for op in self._house.ops().values() if op.http})
 
     def close(self) -> None:
         """Close the connection."""
@@ -185,6 +170,29 @@ class Remote:
                 raise errors.rebuilt(job.get("failure") or {"code": "job.failed", "message": job.get("error")})
             time.sleep(wait_s)
             wait_s = min(_LONGEST_LOOK_S, wait_s * 1.5)
+
+
+class Remote(Caller):
+    """A Space elsewhere: `remote.ROOM.OP(...)`, such as `remote.runs.get_run(run="run_...")`."""
+
+    def __init__(self, house: House, connection: client.Client) -> None:
+        super().__init__(connection)
+        self._house = house
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Room:
+        ops = {op.name.partition(".")[2]: op for op in self._house.ops().values() if op.name.startswith(f"{name}.")}
+        if not ops:
+            raise AttributeError(f"there is no room {name!r}: {', '.join(self.__dir__())}")
+        return Room(self, ops)
+
+    def __dir__(self) -> list[str]:
+        return sorted({op.name.partition(".")[0] for op in self._house.ops().values() if op.http})
 
 
 class Room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 import msgspec
 
 from loopwright.faces import bind, commands, output
-from loopwright.kernel import settings as config
+from loopwright.kernel import settings
 from loopwright.kernel.errors import NotFound
 from loopwright.kernel.settings import Settings
 from loopwright.store import space as spaces
@@ -44,13 +45,13 @@ def init(house: Callable[[], House]) -> click.Command:
         root = Path(folder).resolve()
         given = {"clock": clock, "start": start, "entry": entry}
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        settings = None
-        if not (root / config.FILE).exists():
+        wanted = None
+        if not (root / settings.FILE).exists():
             root.mkdir(parents=True, exist_ok=True)
-            settings = msgspec.convert({"entry": detected(root), **asked}, Settings)
+            wanted = msgspec.convert({"entry": detected(root), **asked}, Settings)
         elif asked:
-            settings = msgspec.structs.replace(config.read_file(root), **asked)
-        space = house().init(root, settings)
+            wanted = msgspec.structs.replace(settings.read_file(root), **asked)
+        space = house().init(root, wanted)
         (space.home / ".gitignore").write_text("*\n", "utf-8")
         git = any((above / ".git").exists() for above in (root, *root.parents))
         made = Made(root=str(root), clock=space.settings.clock, entry=space.settings.entry, git=git)
@@ -77,6 +78,40 @@ def _told(made: Made) -> str:
     return "\n".join(lines)
 
 
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting: its value, and what set it."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def config(house: Callable[[], House]) -> click.Command:
+    """`lw config`."""
+
+    @click.command("config")
+    @click.option("--show-origin", is_flag=True, help="Say what set each: a variable, loopwright.toml or the default.")
+    @output.as_json
+    def show(show_origin: bool, as_json: bool) -> None:
+        """Say how the project is set; the environment stands above loopwright.toml."""
+        found = settings_of(spaces.find_root(Path.cwd()))
+        rows: Any = found if show_origin else {row.name: row.value for row in found}
+        output.say(rows, schema="lw.config/1", as_json=as_json)
+
+    return show
+
+
+def settings_of(root: Path) -> list[Setting]:
+    """Every setting of a project and where it comes from."""
+    plain, in_file = msgspec.structs.asdict(Settings()), msgspec.structs.asdict(settings.read_file(root))
+    out = []
+    for name, value in msgspec.structs.asdict(settings.read(root)).items():
+        variable = settings.ENVIRONMENT.get(name, "")
+        origin = variable if os.environ.get(variable) else settings.FILE if in_file[name] != plain[name] else "default"
+        out.append(Setting(name=name, value=value, origin=origin))
+    return out
+
+
 def api(house: Callable[[], House]) -> click.Command:
     """`lw api`."""
 
@@ -94,6 +129,6 @@ def api(house: Callable[[], House]) -> click.Command:
         op = ops.get(operation)
         if op is None:
             raise NotFound(f"there is no operation {operation!r}", code="op.missing", field="operation", hint="lw api")
-        return commands.run(op, spaces.current(), commands.pairs(fields, "fields"), as_json=as_json)
+        return commands.run(op, commands.pairs(fields, "fields"), as_json=as_json)
 
     return call
