@@ -309,14 +309,10 @@ def _note(ask: Ask, judged: list[Judged], start: int, received_us: int, logged: 
         return
     many = len(ask.rows) > 1
     if not many and len(judged) == 1 and answer.version is not None:
-        served, scores, latency = judged[0].served, judged[0].scores, judged[0].latency_us
-        logged.append(
-            LogRow(
-                *(answer.prediction_id, ask.at_us, received_us, ask.request_id or answer.prediction_id),
-                *(answer.version, ask.arm, ask.subject, ask.rows[0]),
-                *({served.version: scores[start]}, {}, {served.version: latency[start]}),  # type: ignore[arg-type]
-            )
-        )
+        [only], version, id = judged, answer.version, answer.prediction_id
+        row = LogRow(id, ask.at_us, received_us, ask.request_id or id, version, ask.arm, ask.subject, ask.rows[0])
+        row.scores, row.latency_us = {version: only.scores[start]}, {version: only.latency_us[start]}  # type: ignore[dict-item]
+        logged.append(row)
         return
     request_id = ask.request_id if ask.request_id and answer.version is not None else answer.prediction_id
     for offset, values in enumerate(ask.rows):

@@ -94,6 +94,14 @@ def rows(inputs: Any, target: Target) -> Sequence[Sequence[Any]]:
     """
     if type(inputs) is not list or not inputs:
         raise Invalid("inputs must be a list of tensors, one a column", code="inputs.form", field="inputs")
+    quick = target.cache.get("oip floats")
+    if quick is None:
+        plain = len(target.fields) > 1 and all(field.dtype == "float64" for field in target.fields)
+        quick = target.cache["oip floats"] = len(target.fields) if plain else 0
+    if quick and len(inputs) == 1:
+        found = _floats_at_once(inputs[0], quick)
+        if found is not None:
+            return found
     table = target.cache.get("oip")
     if table is None:
         table = target.cache["oip"] = {
@@ -137,13 +145,6 @@ def _is_matrix(tensor: Any, width: int) -> bool:
 def _matrix(tensor: dict[str, Any], target: Target) -> Sequence[Sequence[Any]]:
     """The rows of a matrix whose columns are the target's fields, in their order; its name says nothing."""
     fields, width = target.fields, len(target.fields)
-    plain = target.cache.get("oip floats")
-    if plain is None:
-        plain = target.cache["oip floats"] = all(field.dtype == "float64" for field in fields)
-    if plain:
-        found = _floats_at_once(tensor, width)
-        if found is not None:
-            return found
     name = str(tensor.get("name"))[:100]
     if type(tensor.get("name")) is not str:
         raise Invalid("each input needs a name", code="input.name", field="inputs")
@@ -171,12 +172,16 @@ def _matrix(tensor: dict[str, Any], target: Target) -> Sequence[Sequence[Any]]:
     return list(zip(*columns, strict=True))
 
 
-def _floats_at_once(tensor: dict[str, Any], width: int) -> list[list[float]] | None:
+def _floats_at_once(tensor: Any, width: int) -> list[list[float]] | None:
     """The rows of a flat list of finite floats, which is what clients send; None when it must be looked at closely."""
-    data, count = tensor.get("data"), tensor["shape"][0]
-    if type(data) is not list or type(count) is not int or not 0 < count <= MAX_ROWS or len(data) != count * width:
+    try:
+        name, datatype, shape, data = tensor["name"], tensor["datatype"], tensor["shape"], tensor["data"]
+        count, wide = shape
+    except (KeyError, TypeError, ValueError):
         return None
-    if tensor.get("datatype") not in _FLOATS or type(tensor.get("name")) is not str:
+    if type(data) is not list or datatype not in _FLOATS or type(name) is not str or type(shape) is not list:
+        return None
+    if wide != width or type(count) is not int or not 0 < count <= MAX_ROWS or len(data) != count * width:
         return None
     if set(map(type, data)) != _ONLY_FLOATS or not isfinite(sum(data)):
         return None
