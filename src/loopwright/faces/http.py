@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -147,6 +147,8 @@ def guard(wire: Wire, space: Space) -> Route:
             return await wire.handler(request)
         except errors.LoopwrightError as error:
             return refusal(error)
+        except ClientDisconnect:  # it left, or was cut off, before it had said what it wants: nobody reads this
+            return refusal(Malformed("the request broke off", field="body"))
         except Exception as error:  # noqa: BLE001 - the server outlives a fault in one answer, and shows it in its log
             traceback.print_exc(file=sys.stderr)
             why = f"{type(error).__name__} in the server, see its log"
