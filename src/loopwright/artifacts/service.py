@@ -156,6 +156,11 @@ def find(tx: Tx, digest: str, kind: str | None = None) -> Artifact:
     )
 
 
+def recorded(tx: Tx) -> list[tuple[str, bool]]:
+    """The digests of all artifacts, and whether they are trees."""
+    return [(row["digest"], bool(row["is_tree"])) for row in tx.query("SELECT digest, is_tree FROM artifacts")]
+
+
 def files(space: Space, digest: str) -> dict[str, str]:
     """The files of a tree: path -> digest."""
     return {path: file for path, (file, _) in decode_tree(space.blobs.read(digest)).items()}

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "init": ("verbs:init", "Make this folder a loopwright project."),
     "demo": ("demo:command", "Copy a demo project out and let its loop run."),
     "up": ("up:command", "Serve, log and run the loop on this machine."),
+    "restore": ("moving:restore", "Bring a backup back, or move a project to another database and store."),
     "down": ("up:down", "Stop what `lw up` started here."),
     "restart": ("up:restart", "Let `lw up` go on as the code that is installed now."),
     "replay": ("replay:command", "Send recorded requests and labels at their own times."),

@@ -5,7 +5,9 @@ Written by tests/faces/write_index.py; a test compares it with the rows.
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("data", "Make a version of a data file and say what is in it."),
+    "alarms": ("monitors", "List the alarms of an endpoint, each one episode with its explanation."),
     "audit": ("audit", "Say what of the events is sealed."),
+    "backup": ("project", "Copy the project into a folder while it goes on."),
     "check": ("releases", "Hold a version against its endpoint's gate."),
     "deploy": ("releases", "Bring a version through the gate."),
     "events": ("lineage", "List events after a sequence number, oldest first."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ class House(Protocol):
 
     def jobs(self) -> Mapping[str, Job]:
         """The kinds of jobs of all rooms, by name."""
+
+    def migrations(self) -> Mapping[str, Sequence[str]]:
+        """The migrations of all rooms."""
 
     def open(self, root: Path | None = None) -> Space:
         """The Space of a folder, or of the nearest one upward."""

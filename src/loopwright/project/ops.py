@@ -1,7 +1,7 @@
-"""Op rows of project: run, status."""
+"""Op rows of project: run, status, backup."""
 
 from loopwright.kernel.op import Op
-from loopwright.project import run, status
+from loopwright.project import backup, run, status
 
 OPS = [
     Op(
@@ -21,5 +21,14 @@ OPS = [
         cli="status",
         schema="lw.status/1",
         render=status.text,
+    ),
+    Op(
+        fn=backup.backup,
+        action="store.backup",
+        cli="backup",
+        positional=("folder",),
+        schema="lw.backup/1",
+        render=backup.text,
+        exit_code=lambda report: 0 if report.ok else 1,
     ),
 ]

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from loopwright.kernel.errors import Corrupt
+from loopwright.kernel.errors import Conflict, Corrupt
 from loopwright.store.blobs import fsync_folder
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.sqlite import SqliteTx
@@ -19,7 +19,7 @@ from loopwright.store.sqlite import SqliteTx
 Rooms = Mapping[str, Sequence[str]]
 FILE = "space.db"
 # what only holds of the processes that live now; a copy must not speak for them
-FLEETING = ("leases", "hosts", "sealed_until", "repeats", "login_failures")
+FLEETING = ("leases", "hosts", "login_failures")
 _BATCH = 2000
 MIGRATIONS_TABLE = (
     "CREATE TABLE IF NOT EXISTS migrations("
@@ -89,11 +89,52 @@ def opened(path: Path) -> Iterator[SqliteTx]:
         raise Corrupt(f"{path.name} is no copy of a database: {error}", code="backup.database") from None
 
 
-def copy_in(source: Tx, into: Tx) -> None:
-    """Put the rows of a copy in place of those of a database whose tables stand at the same migrations."""
-    _copy_rows(source, into)
-    if not isinstance(into, SqliteTx):
-        _set_counters(into)
+def bring(source: Tx, into: Database, rooms: Rooms, mark: str) -> None:
+    """Put the rows of a copy that stands at today's migrations into an empty PostgreSQL schema, all or none.
+
+    `mark` names the copy: rows that it put there before, in a restore that was killed, are taken as they are.
+
+    Raises:
+        Conflict: the schema holds tables already.
+    """
+
+    def fill(tx: Tx) -> None:
+        if tx.tables():
+            if _marked(tx) == mark:
+                return
+            raise Conflict(
+                f"{into.describe()} holds tables already",
+                code="restore.schema",
+                field="schema",
+                hint="lw restore --schema with a new name",
+            )
+        tx.execute(MIGRATIONS_TABLE)
+        for room, scripts in rooms.items():
+            run_scripts(tx, room, scripts)
+        _copy_rows(source, tx)
+        _set_counters(tx)
+        tx.execute(f"COMMENT ON SCHEMA {_schema(tx)} IS '{mark}'")
+
+    into.write(fill)
+
+
+def unmark(database: Database) -> None:
+    """Forget the copy that a schema was filled from: from now on it lives."""
+
+    def change(tx: Tx) -> None:
+        if not isinstance(tx, SqliteTx) and _marked(tx) is not None:
+            tx.execute(f"COMMENT ON SCHEMA {_schema(tx)} IS NULL")
+
+    database.write(change)
+
+
+def _schema(tx: Tx) -> str:
+    return str(tx.value("SELECT quote_ident(current_schema())"))
+
+
+def _marked(tx: Tx) -> str | None:
+    found = tx.value("SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = current_schema()")
+    return None if found is None else str(found)
 
 
 def _copy_rows(source: Tx, into: Tx) -> None:
@@ -165,4 +206,7 @@ def brought_forward(path: Path, rooms: Rooms) -> None:
         tx.execute("BEGIN IMMEDIATE")
         for room, scripts in rooms.items():
             run_scripts(tx, room, scripts)
+        for table in FLEETING:
+            if tx.has_table(table):
+                tx.execute(f"DELETE FROM {table}")
         tx.execute("COMMIT")

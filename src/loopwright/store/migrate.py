@@ -37,6 +37,15 @@ def prepare(database: Database, home: Path, rooms: Rooms, settings: Settings) ->
     return database.write(lambda tx: _migrate(tx, rooms, settings))
 
 
+def current(database: Database, counts: Mapping[str, int]) -> str | None:
+    """The mode of the clock when a database has just so many migrations of each room, else None."""
+    with database.read() as tx:
+        stands = backup.applied(tx)
+        if stands and all(stands.get(room, 0) == count for room, count in counts.items()):
+            return str(tx.value("SELECT mode FROM clock"))
+    return None
+
+
 def _newer(stands: Mapping[str, int], rooms: Rooms) -> bool:
     return any(number > len(rooms.get(room, ())) for room, number in stands.items())
 
@@ -48,7 +57,7 @@ def _refuse_live(home: Path) -> None:
         raise Conflict(
             "this store was made by an older loopwright and an `lw up` runs on it",
             code="store.older",
-            hint="lw down, or lw upgrade, then try again",
+            hint="lw down",
         )
 
 

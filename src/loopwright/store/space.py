@@ -21,6 +21,7 @@ from loopwright.store.blobs import Blobs, LocalBlobs, fsync_folder, replace_file
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx
 from loopwright.store.gate import Gate
+from loopwright.store.migrate import current as current_mode
 from loopwright.store.migrate import prepare
 from loopwright.store.presence import Presence
 from loopwright.store.sqlite import SqliteDatabase
@@ -54,6 +55,7 @@ class Space:
         self.clock: Clock = WallClock()
         self._pid = os.getpid()
         self._guards = threading.local()
+        self.rooms: Callable[[], Mapping[str, Sequence[str]]] = dict  # gives the migrations that it was opened with
 
     def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in one durable transaction and return what it returns."""
@@ -138,8 +140,17 @@ def open_blobs(home: Path, settings: config.Settings) -> Blobs:
     return S3Blobs(local, settings.blobs, settings.blobs_endpoint)
 
 
-def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: bool = False) -> Space:
+def open_space(
+    root: Path,
+    *,
+    migrations: Callable[[], Mapping[str, Sequence[str]]],
+    counts: Mapping[str, int] | None = None,
+    create: bool = False,
+) -> Space:
     """Open the Space of a project folder, or make it.
+
+    Args:
+        migrations: gives those of the rooms above; not asked when `counts` says how many there are and none is missing.
 
     Raises:
         NotFound: there is none, and `create` is not set.
@@ -160,9 +171,12 @@ def open_space(root: Path, *, migrations: Mapping[str, Sequence[str]], create: b
             fsync_folder(above)
     settings = config.read(root)
     space = Space(root, settings)
+    space.rooms = lambda: {"store": MIGRATIONS, **migrations()}
     try:
         space.database.make(create=create)
-        mode = prepare(space.database, home, {"store": MIGRATIONS, **migrations}, settings)
+        mode = None if counts is None else current_mode(space.database, {"store": len(MIGRATIONS), **counts})
+        if mode is None:
+            mode = prepare(space.database, home, space.rooms(), settings)
     except BaseException:
         space.close()
         raise
