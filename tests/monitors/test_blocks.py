@@ -116,7 +116,7 @@ def test_a_late_label_is_counted_with_the_next_day(day: World) -> None:
 
 
 def test_rows_that_break_the_contract_are_named_and_kept(day: World) -> None:
-    found = {(flag.column, flag.what): flag for flag in ops.list_flags(day.space, "me", endpoint="demo")}
+    found = {(flag.column, flag.what): flag for flag in ops.list_flags(day.space, "me", endpoint="demo").items}
     assert found["x", "range"].examples == ["pred_3"]
     assert found["c", "unseen"].examples == ["pred_3"]
     with day.space.read() as tx:
@@ -232,4 +232,4 @@ def test_an_alarm_is_one_episode(day: World) -> None:
         return said
 
     assert day.space.write(live) == ["open", "open", "open", "open", "open", "quiet", "quiet"]
-    assert len(ops.list_alarms(day.space, "me", endpoint="demo")) == 1
+    assert len(ops.list_alarms(day.space, "me", endpoint="demo").items) == 1

@@ -8,6 +8,7 @@ from loopwright.artifacts import names
 from loopwright.artifacts.model import LabelMove, Version
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.op import Op, Progress, silent
+from loopwright.kernel.pages import MOST, Page, page
 from loopwright.store.space import Space
 
 
@@ -30,9 +31,10 @@ def list_names(space: Space, actor: str) -> list[NameLine]:
     return out
 
 
-def list_versions(space: Space, actor: str, *, name: str) -> list[Version]:
+def list_versions(space: Space, actor: str, *, name: str, after: str | None = None, limit: int = MOST) -> Page[Version]:
     """List the versions of a name, oldest first."""
-    return names.versions(space, valid_name(name))
+    found = names.versions(space, valid_name(name))
+    return page(found, after=after, limit=limit, key=lambda version: version.number)
 
 
 def get_version(space: Space, actor: str, *, name: str, number: int) -> Version:
@@ -40,9 +42,11 @@ def get_version(space: Space, actor: str, *, name: str, number: int) -> Version:
     return names.get(space, valid_name(name), number)
 
 
-def list_label_moves(space: Space, actor: str, *, name: str, label: str) -> list[LabelMove]:
+def list_label_moves(
+    space: Space, actor: str, *, name: str, label: str, after: str | None = None, limit: int = MOST
+) -> Page[LabelMove]:
     """List what a label of a name has held, oldest first."""
-    return names.label_history(space, valid_name(name), valid_name(label, "label"))
+    return page(names.label_history(space, valid_name(name), valid_name(label, "label")), after=after, limit=limit)
 
 
 def fsck(space: Space, actor: str, *, deep: bool = False, progress: Progress = silent) -> check.FsckReport:

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from loopwright.kernel.pages import Page
 from loopwright.kernel.times import format_duration, format_time
 
 _WIDEST = 60
@@ -30,6 +31,9 @@ def render(value: Any) -> str:
     """Any result of an op as text."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Page):
+        more = [] if value.next is None else [f"there is more, behind {value.next}"]
+        return "\n".join([render(value.items), *more])
     if isinstance(value, msgspec.Struct):
         value = fields(value)
     if isinstance(value, Mapping):

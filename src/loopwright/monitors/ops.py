@@ -3,11 +3,13 @@
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.op import Op
+from loopwright.kernel.pages import MOST, Page, page
 from loopwright.monitors import service
 from loopwright.monitors.model import Alarm, Flag
 from loopwright.store.space import Space
 
 MAX_DAYS = 400
+ALARM = 4
 
 
 def quality(space: Space, actor: str, *, endpoint: str, days: int = 28) -> service.Quality:
@@ -17,14 +19,25 @@ def quality(space: Space, actor: str, *, endpoint: str, days: int = 28) -> servi
     return service.quality(space, valid_name(endpoint, "endpoint"), days=days)
 
 
-def list_alarms(space: Space, actor: str, *, endpoint: str) -> list[Alarm]:
-    """List the alarms of an endpoint, each one episode with its explanation."""
-    return service.list_alarms(space, valid_name(endpoint, "endpoint"))
+def list_alarms(space: Space, actor: str, *, endpoint: str, after: str | None = None, limit: int = MOST) -> Page[Alarm]:
+    """List the alarms of an endpoint, each one episode with its explanation; exit code 4 while one is open."""
+    found = service.list_alarms(space, valid_name(endpoint, "endpoint"))
+    return page(found, after=after, limit=limit, key=lambda alarm: alarm.id)
 
 
-def list_flags(space: Space, actor: str, *, endpoint: str, since: str = "", until: str = "~") -> list[Flag]:
+def list_flags(
+    space: Space,
+    actor: str,
+    *,
+    endpoint: str,
+    since: str = "",
+    until: str = "~",
+    after: str | None = None,
+    limit: int = MOST,
+) -> Page[Flag]:
     """List what broke the contract of an endpoint by day, with the ids of some of the predictions."""
-    return service.list_flags(space, valid_name(endpoint, "endpoint"), since=since, until=until)
+    found = service.list_flags(space, valid_name(endpoint, "endpoint"), since=since, until=until)
+    return page(found, after=after, limit=limit, key=lambda flag: f"{flag.day}/{flag.column}/{flag.what}")
 
 
 OPS = [
@@ -39,6 +52,9 @@ OPS = [
         http="GET /api/v1/endpoints/{endpoint}/alarms",
         action="endpoints.read",
         subject="endpoint:{endpoint}",
+        cli="alarms",
+        positional=("endpoint",),
+        exit_code=lambda found: ALARM if any(alarm.closed_us is None for alarm in found.items) else 0,
     ),
     Op(
         fn=list_flags,

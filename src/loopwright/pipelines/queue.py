@@ -128,10 +128,22 @@ def get(space: Space, action_id: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def listed(space: Space, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
-    """Jobs, newest first; of one state when asked."""
+def listed(
+    space: Space, state: JobState | None = None, limit: int = 100, *, before: str | None = None
+) -> Sequence[Job]:
+    """Jobs, newest first; of one state when asked, and before the job of an id.
+
+    Raises:
+        Invalid: there is no job of that id.
+    """
+    sql, args = "SELECT * FROM jobs WHERE state = COALESCE(?, state)", [state]
     with space.read() as tx:
-        rows = tx.query("SELECT * FROM jobs WHERE state = COALESCE(?, state) ORDER BY seq DESC LIMIT ?", (state, limit))
+        if before is not None:
+            seq = tx.value("SELECT seq FROM jobs WHERE id = ?", (before,))
+            if seq is None:
+                raise Invalid(f"{before[:100]!r} is no `next` of this list", code="page.after", field="before")
+            sql, args = sql + " AND seq < ?", [*args, seq]
+        rows = tx.query(sql + " ORDER BY seq DESC LIMIT ?", [*args, limit])
     return [_job(row) for row in rows]
 
 

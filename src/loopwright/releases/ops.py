@@ -3,6 +3,7 @@
 from loopwright.access import service as access
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.op import Op, Progress, silent
+from loopwright.kernel.pages import MOST, Page, page
 from loopwright.kernel.verdict import Verdict
 from loopwright.releases import queries, service, text
 from loopwright.releases.model import GateResult, Hold, Reign, Released, Rollout
@@ -59,18 +60,20 @@ def hold(space: Space, actor: str, *, endpoint: str, reason: str | None = None, 
     return service.hold(space, actor, endpoint, service.require_reason(reason))
 
 
-def list_verdicts(space: Space, actor: str, *, endpoint: str, version: int) -> list[Verdict]:
+def list_verdicts(
+    space: Space, actor: str, *, endpoint: str, version: int, after: str | None = None, limit: int = MOST
+) -> Page[Verdict]:
     """List what checks and gates have said of a version, oldest first."""
     routes.endpoint(space, endpoint)
     with space.read() as tx:
-        return queries.verdicts(tx, endpoint, version)
+        return page(queries.verdicts(tx, endpoint, version), after=after, limit=limit)
 
 
-def list_reigns(space: Space, actor: str, *, endpoint: str) -> list[Reign]:
+def list_reigns(space: Space, actor: str, *, endpoint: str, after: str | None = None, limit: int = MOST) -> Page[Reign]:
     """List the versions that held the place of an endpoint, oldest first."""
     routes.endpoint(space, endpoint)
     with space.read() as tx:
-        return queries.reigns(tx, endpoint)
+        return page(queries.reigns(tx, endpoint), after=after, limit=limit)
 
 
 def list_rollouts(space: Space, actor: str, *, endpoint: str) -> list[Rollout]:

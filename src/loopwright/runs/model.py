@@ -106,13 +106,6 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
     at_us: int
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs, newest first; `next` is what `before` must be to read on, None at the end."""
-
-    items: list[Run]
-    next: str | None
-
-
 def _escape(value: object) -> str:
     return str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

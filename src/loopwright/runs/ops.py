@@ -1,8 +1,9 @@
 """Op rows of runs."""
 
 from loopwright.kernel.op import Op
+from loopwright.kernel.pages import MOST, Page, page
 from loopwright.runs import service
-from loopwright.runs.model import Page, Point, Run
+from loopwright.runs.model import Point, Run
 from loopwright.store.space import Space
 
 
@@ -15,7 +16,7 @@ def list_runs(
     state: str | None = None,
     before: str | None = None,
     limit: int = 100,
-) -> Page:
+) -> Page[Run]:
     """List runs, newest first."""
     return service.search(space, kind=kind, name=name, state=state, before=before, limit=limit)
 
@@ -25,9 +26,11 @@ def get_run(space: Space, actor: str, *, run: str) -> Run:
     return service.get(space, run)
 
 
-def list_points(space: Space, actor: str, *, run: str, name: str | None = None) -> list[Point]:
-    """List the metric points of a run."""
-    return service.points(space, run, name)
+def list_points(
+    space: Space, actor: str, *, run: str, name: str | None = None, after: str | None = None, limit: int = MOST
+) -> Page[Point]:
+    """List the metric points of a run, in the order in which they were logged."""
+    return page(service.points(space, run, name), after=after, limit=limit)
 
 
 def get_console(space: Space, actor: str, *, run: str) -> dict[str, str]:

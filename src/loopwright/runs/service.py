@@ -10,6 +10,7 @@ from loopwright.artifacts import service as artifacts
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import Conflict, Invalid
 from loopwright.kernel.ids import new_id, valid_id
+from loopwright.kernel.pages import Page
 from loopwright.runs import current, queries
 from loopwright.runs.current import Logged, Recorder
 from loopwright.runs.model import (
@@ -19,7 +20,6 @@ from loopwright.runs.model import (
     About,
     Failure,
     Output,
-    Page,
     Point,
     Run,
 )
@@ -165,8 +165,8 @@ def search(
     state: str | None = None,
     before: str | None = None,
     limit: int = 100,
-) -> Page:
-    """Runs, newest first; of one kind, name or state when asked.
+) -> Page[Run]:
+    """Runs, newest first; of one kind, name or state when asked; `next` is what `before` must be to read on.
 
     Raises:
         Invalid: `limit` or `before` is out of form.

@@ -8,6 +8,7 @@ import msgspec
 
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.op import Op
+from loopwright.kernel.pages import MOST, Page, page
 from loopwright.kernel.times import parse_time
 from loopwright.serving import labels, predictions, publish, routes
 from loopwright.serving.labels import Taken
@@ -45,9 +46,12 @@ def _state(space: Space, spec: EndpointSpec) -> EndpointState:
     return EndpointState(spec=spec, routes=routes.current(space, spec.name))
 
 
-def list_routes(space: Space, actor: str, *, endpoint: str) -> list[RouteSet]:
+def list_routes(
+    space: Space, actor: str, *, endpoint: str, after: str | None = None, limit: int = MOST
+) -> Page[RouteSet]:
     """List all routes that an endpoint has had, oldest first."""
-    return routes.history(space, endpoint)
+    found = routes.history(space, endpoint)
+    return page(found, after=after, limit=limit, key=lambda routes: routes.generation)
 
 
 def list_workers(space: Space, actor: str) -> list[WorkerReport]:
