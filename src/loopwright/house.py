@@ -3,6 +3,7 @@
 Alone knows every room; rooms are imported when asked for, so that a command loads only what it needs.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -10,12 +11,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from loopwright.kernel import settings as config
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.op import Op, Progress
 from loopwright.store import check, ledger, roots
 from loopwright.store import space as spaces
+from loopwright.store.blobs import replace_file
 
 if TYPE_CHECKING:
     from loopwright.faces.remote import Remote
@@ -80,6 +84,8 @@ ROOTS_IN = (
 CHECKS_IN = ("runs.current", "serving.seal", "audit.service")
 LEFTOVERS_IN = ("runs.service", "pipelines.queue", "serving.seal", "project.service")
 
+_NOTED = "run/migrations.json"
+
 JobHandler = Callable[["Space", dict[str, Any], Progress], dict[str, Any]]
 
 
@@ -114,14 +120,38 @@ def jobs() -> dict[str, JobHandler]:
 @cache
 def plug() -> None:
     """Connect the rooms above to the ports of the rooms below, once a process."""
-    _module("data.logged").set_log_reader(_module("serving.predictions").LOG_READER)
-    _module("artifacts.codecs").register(_module("models.service").CODEC)
+    _module("data.logged").set_log_reader(_LogReader())
+    codecs = _module("artifacts.codecs")
+    codecs.register(
+        codecs.Codec(
+            name="model",
+            kind="model",
+            accepts=lambda value: type(value).__module__ == "loopwright.models.value" and _codec().accepts(value),
+            encode=lambda value, folder: _codec().encode(value, folder),
+            decode=lambda stored: _codec().decode(stored),
+        )
+    )
     hooks = _module("pipelines.hooks")
-    hooks.on_finish("model", _module("models.service").register_output)
+    hooks.on_finish("model", lambda *given: _module("models.service").register_output(*given))
     hooks.set_code(lambda space: _module("project.service").stored_code(space))
     work = _module("releases.work")
     work.set_step_finder(lambda space, endpoint: _module("project.entry").step_of(space, endpoint))
     work.set_submit(_do_here)
+
+
+def _codec() -> Any:
+    return _module("models.service").CODEC
+
+
+class _LogReader:
+    """The reader of the prediction log, whose room is imported when it is asked."""
+
+    def __call__(self, space: "Space", con: Any, features: str, until_us: int) -> int | None:
+        found: int | None = _module("serving.predictions").LOG_READER(space, con, features, until_us)
+        return found
+
+    def state(self, space: "Space", features: str, until_us: int) -> Any:
+        return _module("serving.predictions").LOG_READER.state(space, features, until_us)
 
 
 def _do_here(space: "Space", action_id: str) -> None:
@@ -135,9 +165,38 @@ def open(root: Path | None = None, *, create: bool = False) -> "Space":
     Raises:
         NotFound: there is none, and `create` is not set.
     """
-    space = spaces.open_space(root or spaces.find_root(Path.cwd()), migrations=migrations(), create=create)
+    root = (root or spaces.find_root(Path.cwd())).resolve()
+    mark = _mark()
+    counts = _counts(root, mark)
+    space = spaces.open_space(root, migrations=migrations, counts=counts, create=create)
+    if counts is None:
+        _remember(root, mark)
     plug()
     return space
+
+
+def _mark() -> str:
+    """What tells one state of the rooms' migrations from another, without importing them."""
+    parts = [__file__]
+    for name in MIGRATIONS_IN.values():
+        found = (Path(__file__).parent / f"{name.replace('.', '/')}.py").stat()
+        parts.append(f"{found.st_size}:{found.st_mtime_ns}")
+    return " ".join(parts)
+
+
+def _counts(root: Path, mark: str) -> dict[str, int] | None:
+    """How many migrations each room has, when that was noted here for this very code."""
+    try:
+        noted = msgspec.json.decode((root / spaces.HOME / _NOTED).read_bytes(), type=tuple[str, dict[str, int]])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return noted[1] if noted[0] == mark else None
+
+
+def _remember(root: Path, mark: str) -> None:
+    counts = {room: len(scripts) for room, scripts in migrations().items()}
+    with contextlib.suppress(OSError):  # a full or read-only disk: it is found out again the next time
+        replace_file(root / spaces.HOME / _NOTED, msgspec.json.encode((mark, counts)), durable=False)
 
 
 def init(root: Path, settings: config.Settings | None = None) -> "Space":
