@@ -385,6 +385,8 @@ def command(house: Callable[[], House]) -> click.Command:
         except Unavailable:
             raise
         except LoopwrightError as error:
+            if error.code == "store.older":  # control brings it forward, and does so first
+                raise
             click.echo(error.message, err=True)
             sys.exit(CANNOT_START)
 

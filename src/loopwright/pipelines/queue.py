@@ -147,6 +147,13 @@ def listed(
     return [_job(row) for row in rows]
 
 
+def tally(tx: Tx) -> tuple[dict[str, int], int | None]:
+    """How many jobs are in each state, and when the oldest that waits was queued."""
+    counts = {str(row[0]): int(row[1]) for row in tx.query("SELECT state, COUNT(*) FROM jobs GROUP BY state")}
+    oldest = tx.value("SELECT MIN(queued_us) FROM jobs WHERE state = 'queued'")
+    return counts, None if oldest is None else int(oldest)
+
+
 def requeue_running(space: Space, *, blame: bool = True, runner: str | None = None) -> list[str]:
     """Let the jobs that were cut off wait again, or fail those that were cut off too often; returns their ids.
 

@@ -14,10 +14,12 @@ import msgspec
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.kernel.times import DAY, HOUR, MINUTE, SECOND, parse_time
+from loopwright.pipelines import queue as jobs
 from loopwright.project.server import ChildState, child_states, run_folder, running
 from loopwright.serving import publish, routes
 from loopwright.serving.model import WorkerReport
 from loopwright.serving.spool import SUFFIX
+from loopwright.store import ledger
 from loopwright.store.blobs import replace_file
 from loopwright.store.locks import is_held
 from loopwright.store.space import Space
@@ -173,8 +175,7 @@ def _silent_us(lock: Path) -> int:
 def _jobs(space: Space, child: ChildState | None) -> Part:
     lives = is_held(run_folder(space.root) / "jobs.lock")
     with space.read() as tx:
-        counts = {row[0]: int(row[1]) for row in tx.query("SELECT state, COUNT(*) FROM jobs GROUP BY state")}
-        oldest = tx.value("SELECT MIN(queued_us) FROM jobs WHERE state = 'queued'")
+        counts, oldest = jobs.tally(tx)
     waits = f", oldest waits {_span(machine_us() - oldest)}" if oldest else ""
     queue = f"{counts.get('running', 0)} running, {counts.get('queued', 0)} queued{waits}"
     late = bool(oldest) and machine_us() - int(oldest or 0) > _WAITING_US and not counts.get("running")
@@ -219,7 +220,7 @@ def _log(space: Space) -> Part:
 
 def _database(space: Space) -> Part:
     with space.read() as tx:
-        last = int(tx.value("SELECT COALESCE(MAX(seq), 0) FROM events"))
+        last = ledger.last_seq(tx)
     return _part("database", f"{space.database.describe()}, {last:,} events")
 
 
@@ -240,8 +241,8 @@ def _disk(space: Space) -> Part:
 def _clock(space: Space) -> Part:
     mode, now = space.clock.mode, space.clock.now_us()
     with space.read() as tx:
-        last = tx.value("SELECT known_at_us FROM events ORDER BY seq DESC LIMIT 1")
-    behind = 0 if last is None else int(last) - now
+        last = ledger.get(tx, ledger.last_seq(tx))
+    behind = 0 if last is None else last.known_at_us - now
     wrong = mode == "wall" and behind > SECOND
     return _part("clock", f"{mode}" + (f", {_span(behind)} behind the last event" if wrong else ""), degraded=wrong)
 

@@ -50,8 +50,4 @@ class Pager:
 
 
 def _told(tx: Tx, subject: str) -> bool:
-    last = tx.value(
-        "SELECT kind FROM events WHERE subject = ? AND kind IN (?, ?) ORDER BY seq DESC LIMIT 1",
-        (subject, LOG_FAILED.name, LOG_RECOVERED.name),
-    )
-    return bool(last == LOG_FAILED.name)
+    return ledger.last_of(tx, subject, (LOG_FAILED, LOG_RECOVERED)) == LOG_FAILED.name

@@ -95,6 +95,14 @@ def last_seq(tx: Tx) -> int:
     return int(tx.value("SELECT COALESCE(MAX(seq), 0) FROM events"))
 
 
+def last_of(tx: Tx, subject: str, kinds: Sequence[EventKind]) -> str | None:
+    """The kind of the newest event of a subject that is of one of some kinds."""
+    marks = ",".join("?" * len(kinds))
+    sql = f"SELECT kind FROM events WHERE subject = ? AND kind IN ({marks}) ORDER BY seq DESC LIMIT 1"
+    found = tx.value(sql, (subject, *(kind.name for kind in kinds)))
+    return None if found is None else str(found)
+
+
 def count(tx: Tx) -> int:
     """How many events there are."""
     return int(tx.value("SELECT COUNT(*) FROM events"))
