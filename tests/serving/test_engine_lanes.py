@@ -1,0 +1,276 @@
+"""Slow models score in a lane of their own: the loop goes on, order, log and repeats hold, and a hang is an error."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import orjson
+import pytest
+from worker_harness import VALUES, ask, make_model, post
+
+from loopwright.models.runtime import Cost, Predictor
+from loopwright.serving import lane, record
+from loopwright.serving.engine import Answer, Ask, Engine
+from loopwright.serving.protocols.http import Server
+from loopwright.serving.protocols.oip import Oip, render
+from loopwright.serving.scoring import Served, target_of
+
+
+class Slow:
+    """A predictor whose every call waits until it is let go."""
+
+    def __init__(self, real: Predictor, row_us: float = 1000.0) -> None:
+        self.real = real
+        self.cost = Cost(row_us, 1.0)
+        self.signature, self.failure = real.signature, ""
+        self.go = threading.Event()
+        self.calls: list[int] = []
+
+    def score(self, rows: Sequence[bytes]) -> list[float]:
+        self.calls.append(len(rows))
+        assert self.go.wait(20)
+        return self.real.score(rows)
+
+
+class Loop:
+    """An event loop that a test turns by hand."""
+
+    def __init__(self) -> None:
+        self.told: Queue[Any] = Queue()
+
+    def tell(self, work: Any) -> None:
+        self.told.put(work)
+
+    def turn(self, timeout_s: float = 20.0) -> None:
+        """Do one thing that a lane has told."""
+        self.told.get(timeout=timeout_s)()
+
+    def rest(self) -> None:
+        """Do all that was told."""
+        while True:
+            try:
+                self.turn(0.2)
+            except Empty:
+                return
+
+
+@pytest.fixture(scope="module")
+def real() -> Predictor:
+    return make_model(1).load()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, loop: Loop) -> Iterator[Engine]:
+    made = Engine(tmp_path, 0, lambda work: work(), loop.tell)
+    made.subject_key = b"k" * 32
+    yield made
+    made.close()
+
+
+def serve(engine: Engine, *predictors: Any, name: str = "delay") -> None:
+    versions = [
+        Served(version=n, weight=1.0 if n == 1 else 0.0, live=n == 1, predictor=p, signature=p.signature)
+        for n, p in enumerate(predictors, 1)
+    ]
+    engine.targets = {**engine.targets, name: target_of(name, "kept", versions)}
+
+
+def request(engine: Engine, id: str = "", name: str = "delay", hour: int = 7) -> Ask:
+    values = {**VALUES, "hour": hour}
+    target = engine.targets[name]
+    return Ask(target=target, rows=[[values[field.name] for field in target.fields]], request_id=id)
+
+
+def body(_: Ask, answer: Answer) -> bytes:
+    return orjson.dumps([answer.version, list(answer.scores)])
+
+
+def logged(home: Path, name: str = "delay") -> list[Any]:
+    files = sorted((home / "spool" / name).glob("*.spool"))
+    return [row for path in files for _, rows in record.read(path) for row in rows]
+
+
+def test_slow_rows_wait_together_while_another_endpoint_answers(engine: Engine, loop: Loop, real: Predictor) -> None:
+    slow = Slow(real)
+    serve(engine, slow)
+    serve(engine, real, name="quick")
+    first, later = request(engine, "a"), [request(engine, f"b{n}", hour=n) for n in range(5)]
+    engine.answer([first], body)
+    for each in later:
+        engine.answer([each], body)
+    quick = request(engine, "q", "quick")
+    engine.answer([quick], body)
+    assert quick.answer is not None and not quick.pending
+    assert first.pending and first.answer is None and engine.pending
+    slow.go.set()
+    loop.turn()
+    assert first.answer is not None and not first.pending and later[0].pending
+    loop.turn()
+    assert all(each.answer is not None and each.answer.outcome == "answered" for each in later)
+    assert slow.calls == [1, 5] and not engine.pending
+
+
+def test_answers_of_a_lane_are_logged_before_they_are_given(
+    engine: Engine, loop: Loop, real: Predictor, tmp_path: Path
+) -> None:
+    slow = Slow(real)
+    serve(engine, slow)
+    seen: list[int] = []
+    engine.settled = lambda: seen.append(len(logged(tmp_path)))
+    engine.answer([request(engine, "a"), request(engine, "b", hour=9)], body)
+    assert logged(tmp_path) == [] and seen == []
+    slow.go.set()
+    loop.turn()
+    assert seen == [2] and [row.request_id for row in logged(tmp_path)] == ["a", "b"]
+
+
+def test_repeats_of_what_is_under_way_get_its_answer_and_are_not_scored(
+    engine: Engine, loop: Loop, real: Predictor, tmp_path: Path
+) -> None:
+    slow = Slow(real)
+    serve(engine, slow)
+    first, again, other = request(engine, "a"), request(engine, "a"), request(engine, "a", hour=9)
+    engine.answer([first, again], body)
+    engine.answer([other], body)
+    assert first.pending and again.pending and other.pending
+    slow.go.set()
+    loop.turn()
+    assert first.answer is not None and again.answer is not None and again.answer.body == first.answer.body != b""
+    assert other.answer is not None and other.answer.outcome == "conflict"
+    assert slow.calls == [1] and len(logged(tmp_path)) == 1
+    late = request(engine, "a")
+    engine.answer([late], body)
+    assert late.answer is not None and (late.answer.outcome, late.answer.body) == ("repeated", first.answer.body)
+
+
+def test_a_large_batch_goes_off_the_loop_and_what_follows_stays_behind_it(
+    engine: Engine, loop: Loop, real: Predictor
+) -> None:
+    slow = Slow(real, row_us=10.0)
+    slow.go.set()
+    serve(engine, slow)
+    one = request(engine)
+    engine.answer([one], body)
+    assert one.answer is not None
+    many = request(engine)
+    many.rows = list(many.rows) * 6000
+    slow.go.clear()
+    engine.answer([many], body)
+    behind = request(engine)
+    engine.answer([behind], body)
+    assert many.pending and behind.pending
+    slow.go.set()
+    loop.rest()
+    assert many.answer is not None and len(many.answer.scores) == 6000 and behind.answer is not None
+
+
+def test_a_model_that_hangs_is_an_arm_error_and_the_others_answer(
+    engine: Engine, loop: Loop, real: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "HANG_S", 0.0)
+    good, hung = Slow(real), Slow(real)
+    good.go.set()
+    serve(engine, good, hung)
+    first = request(engine, "a")
+    engine.answer([first], body)
+    while not hung.calls:
+        assert first.pending
+    engine.tick()
+    loop.turn()
+    assert first.answer is not None and (first.answer.outcome, first.answer.version) == ("answered", 1)
+    (row,) = logged(tmp_path)
+    assert row.errors == {2: "the model gave no answer in 10 s"} and list(row.scores) == [1]
+    assert hung.failure and engine.targets["delay"].versions[1].predictor is None
+    second = request(engine, "b")
+    engine.answer([second], body)
+    loop.turn()
+    assert second.answer is not None and hung.calls == [1]
+    hung.go.set()  # its thread comes back and finds that it was given up
+    loop.rest()
+    assert [row.request_id for row in logged(tmp_path)] == ["a", "b"]
+
+
+def test_whatever_a_model_throws_counts_against_it_alone(engine: Engine, loop: Loop, real: Predictor) -> None:
+    class Broken(Slow):
+        def score(self, rows: Sequence[bytes]) -> list[float]:
+            raise MemoryError("no room")
+
+    good = Slow(real)
+    good.go.set()
+    serve(engine, good, Broken(real))
+    one = request(engine)
+    engine.answer([one], body)
+    loop.turn()
+    assert one.answer is not None and one.answer.outcome == "answered"
+    serve(engine, Broken(real), good)
+    one = request(engine)
+    engine.answer([one], body)
+    loop.turn()
+    assert one.answer is not None and one.answer.outcome == "failed"
+
+
+class Transport:
+    """What a connection writes to."""
+
+    def __init__(self) -> None:
+        self.out = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.out += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class Later:
+    """Of an event loop what a server needs."""
+
+    def call_soon(self, work: Any) -> None:
+        pass
+
+    def call_later(self, after_s: float, work: Any) -> None:
+        pass
+
+
+def test_a_connection_gets_its_answers_in_order_though_the_first_is_slow(
+    engine: Engine, loop: Loop, real: Predictor
+) -> None:
+    slow = Slow(real)
+    serve(engine, slow)
+    serve(engine, real, name="quick")
+    server = Server(Later(), engine, Oip(engine, "1", lambda: True), render)  # type: ignore[arg-type]
+    connections = [(server.connection(), Transport()) for _ in range(2)]
+    for connection, transport in connections:
+        connection.connection_made(transport)  # type: ignore[arg-type]
+    (one, first), (two, second) = connections
+    one.data_received(post(ask(id="slow")) + post(ask(id="quick"), path="/v2/models/quick/infer"))
+    two.data_received(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.flush()
+    assert first.out == b"" and second.out.endswith(b'{"live":true}')
+    slow.go.set()
+    loop.turn()
+    assert 0 < first.out.index(b'"id":"slow"') < first.out.index(b'"id":"quick"')
+    assert first.out.count(b"200 OK") == 2
