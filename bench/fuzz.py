@@ -20,62 +20,17 @@ from typing import Any
 
 import contract
 from contract import Bench, Result, stat
+from fuzz_inputs import mutate
 
 COUNT, QUICK = 1_000_000, 20_000
 SLOW_S, HANG_S = 1.0, 20
 GROWTH_MB = 20.0
 _BATCH = 1000
 PARSERS = ("control", "spool", "http", "checkpoint", "json", "tree", "events", "labels")  # the longest first
-_NUMBERS = [b"0", b"1", b"-1", b"255", b"256", b"65536", b"2147483648", b"4294967296", b"9223372036854775807", b"1e9"]
-_MOST_BYTES = 20_000
 
 
 class Hang(BaseException):
     """An input was not done in time."""
-
-
-def mutate(rng: random.Random, seeds: list[bytes], words: list[bytes]) -> bytes:
-    """A seed with one to eight changes of a kind each."""
-    roll = rng.random
-    data = bytearray(seeds[int(roll() * len(seeds))])
-    while True:
-        size = len(data)
-        at = int(roll() * (size + 1))
-        kind = int(roll() * 9)
-        if kind == 0 and size:
-            data[at - 1] ^= 1 << int(roll() * 8)
-        elif kind == 1 and size:
-            data[at - 1] = int(roll() * 256)
-        elif kind == 2:
-            del data[at : at + 1 + int(roll() * roll() * 30)]
-        elif kind == 3:
-            data[at:at] = data[at : at + 1 + int(roll() * roll() * 60)] * (1 + int(roll() * 3))
-        elif kind == 4:
-            data[at:at] = words[int(roll() * len(words))]
-        elif kind == 5:
-            other = seeds[int(roll() * len(seeds))]
-            cut = int(roll() * (len(other) + 1))
-            data[at:] = other[cut:]
-        elif kind == 6:
-            del data[at:]
-        elif kind == 7:
-            word = words[int(roll() * len(words))]
-            data[at : at + len(word)] = word
-        else:
-            _number(rng, data, at)
-        if roll() < 0.35 or len(data) > _MOST_BYTES:
-            return bytes(data)
-
-
-def _number(rng: random.Random, data: bytearray, at: int) -> None:
-    """Another number in the place of the next one."""
-    start = next((place for place in range(at, min(len(data), at + 200)) if 48 <= data[place] <= 57), None)
-    if start is None:
-        return
-    end = start
-    while end < len(data) and 48 <= data[end] <= 57:
-        end += 1
-    data[start:end] = _NUMBERS[int(rng.random() * len(_NUMBERS))]
 
 
 def _rss_mb() -> float:

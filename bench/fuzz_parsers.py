@@ -11,16 +11,23 @@ import json
 import logging
 import random
 import re
-import struct
-import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "serving"))
-
-from wire_harness import Transport, Wire, head, infer, values
+from fuzz_inputs import (
+    HTTP_WORDS,
+    JSON_WORDS,
+    Rng,
+    bend,
+    binary_body,
+    bodies_of_predictions,
+    cut,
+    http_json,
+    http_seeds,
+    mend_length,
+)  # fmt: skip
+from wire_harness import Transport, Wire
 
 from loopwright.artifacts import service as artifacts
 from loopwright.audit import checkpoint
@@ -30,7 +37,6 @@ from loopwright.serving.protocols.oip import Call, Reply
 from loopwright.serving.record import Columns, LogRow
 from loopwright.store import frames, ledger
 
-Rng = random.Random
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d\d\d) ")
 _SECRET = b"Traceback (most recent"
 
@@ -72,142 +78,22 @@ class Target:
         """Leave nothing behind."""
 
 
-_HTTP_WORDS = [
-    *(
-        b"Transfer-Encoding: chunked\r\n",
-        b"Content-Length: 0\r\n",
-        b"Content-Length: 99999999999999999999\r\n",
-        b"\r\n",
-    ),
-    *(b"\n", b"\r", b"\0", b"0\r\n\r\n", b"1;a=b\r\nx\r\n", b"ffffffffffffffff\r\n", b"Expect: 100-continue\r\n"),
-    *(b"Host: localhost\r\n", b"Host: evil\r\n", b"Connection: close\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"),
-    *(
-        b"HTTP/1.0",
-        b"HTTP/2.0",
-        b"HTTP/0.9",
-        b"PRI * HTTP/2.0",
-        b"CONNECT ",
-        b"OPTIONS * ",
-        b"HEAD ",
-        b"PUT ",
-        b"%2e%2e",
-    ),
-    *(b"http://localhost/", b"//", b"/..", b"%25", b"%00", b"%ff", b"?", b"#", b";", b"Content-Encoding: gzip\r\n"),
-    *(b"Inference-Header-Content-Length: 10\r\n", b"Origin: null\r\n", b"Sec-Fetch-Site: cross-site\r\n"),
-    *(b"Authorization: Bearer x\r\n", b"Authorization: Basic eDp5\r\n", b"Cookie: lw_session=x\r\n", b"X: y\r\n" * 60),
-    *(b"Content-Type: text/plain\r\n", b"Content-Type: application/json\r\n", b" folded\r\n", b"\t", b"a" * 9000),
-]
-_JSON_WORDS = [
-    *(b"[", b"]", b"{", b"}", b",", b":", b'"', b"\\", b"null", b"true", b"false", b"NaN", b"Infinity", b"-Infinity"),
-    *(b"1e999", b"-0", b"0.1", b"1e-400", b"18446744073709551616", b"-9223372036854775809", b"0" * 400, b"9" * 5000),
-    *(
-        b'"\\ud800"',
-        b'"\\u0000"',
-        b"\xff",
-        b"\xed\xa0\x80",
-        b"[" * 600,
-        b'{"a":' * 300,
-        b'"id"',
-        b'"inputs"',
-        b'"name"',
-    ),
-    *(
-        b'"shape"',
-        b'"datatype"',
-        b'"data"',
-        b'"parameters"',
-        b'"outputs"',
-        b'"binary_data_size"',
-        b'"time"',
-        b'"subject"',
-    ),
-    *(
-        b'"BYTES"',
-        b'"FP16"',
-        b'"FP64"',
-        b'"INT64"',
-        b'"BOOL"',
-        b'"UINT64"',
-        b"[1]",
-        b"[-1]",
-        b"[10001]",
-        b"[1,3]",
-        b"[]",
-    ),
-    *(b'"wind"', b'"2013-04-01T10:00:00Z"', b'"9999-12-31T23:59:59-23:59"', b'"binary_data_output"', b'"kind=value"'),
-]
-
-
-def _bodies() -> list[bytes]:
-    grid = {
-        "id": "g",
-        "inputs": [{"name": "X", "datatype": "FP32", "shape": [2, 3], "data": [1.0, 2, 3, 4, 5.5, None]}],
-    }
-    nested = {"inputs": [{"name": "X", "datatype": "FP64", "shape": [1, 3], "data": [[1.0, 2.0, 3.0]]}]}
-    more = values(
-        parameters={"time": "2013-04-01T10:00:00Z", "subject": "passenger=17", "binary_data_output": True},
-        outputs=[{"name": "probability", "parameters": {"binary_data": False}}],
-    )
-    return [json.dumps(body, separators=(",", ":")).encode() for body in (values(), more, grid, nested)]
-
-
-def _binary_body() -> tuple[bytes, int]:
-    body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}]}
-    start = json.dumps(body).encode()
-    return start + struct.pack("<3f", 1, 2, 3), len(start)
-
-
-def _http_seeds() -> list[bytes]:
-    bodies = _bodies()
-    chunked = (
-        b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (bodies[0][:9], bodies[0][9:])) + b"0\r\nX: y\r\n\r\n"
-    )
-    binary, size = _binary_body()
-    grid = "/v2/models/grid/infer"
-    return [
-        *(infer(body) for body in bodies[:2]),
-        *(infer(body, path=grid) for body in bodies[2:]),
-        infer(binary, f"Inference-Header-Content-Length: {size}", path=grid),
-        infer(zlib.compress(bodies[0]), "Content-Encoding: deflate"),
-        head("POST", "/v2/models/delay/infer", "Transfer-Encoding: chunked") + chunked,
-        head("GET", "/v2/models/delay/versions/1/ready"),
-        head("GET", "http://localhost/v2/health/live", "Connection: close"),
-        head("POST", "/v2/repository/index", "Content-Length: 2", "Expect: 100-continue") + b"{}",
-        b"GET /v2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-        head() * 3,
-    ]
-
-
-def _mend_length(rng: Rng, data: bytes) -> bytes:
-    """The Content-Length of a request set to what follows its head."""
-    start, blank, body = data.partition(b"\r\n\r\n")
-    return re.sub(rb"(?i)(content-length: *)\d+", rb"\g<1>%d" % len(body), start, count=1) + blank + body
-
-
-def _cut(rng: Rng, data: bytes) -> list[bytes]:
-    """The input as it may arrive: whole, or in pieces."""
-    if rng.random() < 0.7 or len(data) < 2:
-        return [data]
-    places = sorted(int(rng.random() * len(data)) for _ in range(1 + int(rng.random() * 3)))
-    return [data[low:high] for low, high in zip([0, *places], [*places, len(data)], strict=True)]
-
-
 class DataPlane(Target):
     """The HTTP of a worker, door and protocol included."""
 
     name = "http"
 
     def __init__(self) -> None:
-        self.seeds, self.words = _http_seeds(), _HTTP_WORDS + _JSON_WORDS
-        self._wire = Wire()
+        self.seeds, self.words = http_seeds(), HTTP_WORDS + JSON_WORDS
+        self._wire, self._bodies = Wire(), bodies_of_predictions()
 
     def mend(self, rng: Rng, data: bytes) -> bytes:
-        return _mend_length(rng, data)
+        return mend_length(rng, data) if rng.random() < 0.6 else http_json(rng, self._bodies)
 
     def feed(self, rng: Rng, data: bytes) -> None:
         wire = self._wire
         connection, transport = wire.connect()
-        for piece in _cut(rng, data):
+        for piece in cut(rng, data):
             if transport.closing:
                 break
             connection.data_received(piece)
@@ -231,11 +117,14 @@ class Json(Target):
 
     def __init__(self) -> None:
         wire = Wire()
-        self.words = _JSON_WORDS
+        self.words = JSON_WORDS
         self._oip = wire.server.wire
         self._targets = list(wire.engine.targets.values())
-        binary, self._size = _binary_body()
-        self.seeds = [*_bodies(), binary]
+        binary, self._size = binary_body()
+        self.seeds = [*bodies_of_predictions(), binary]
+
+    def mend(self, rng: Rng, data: bytes) -> bytes:
+        return bend(rng, self.seeds[int(rng.random() * 4)])
 
     def feed(self, rng: Rng, data: bytes) -> None:
         target = self._targets[int(rng.random() * 3)]
@@ -360,7 +249,7 @@ class Events(Target):
         self._kinds = sorted(ledger.decision_kinds()) or ["version.registered@1"]
         data = [{"kind": "model", "number": 3}, {"versions": [1, 2], "verdict": {"outcome": "pass"}}, {"a": None}]
         self.seeds = [json.dumps(one).encode() for one in data]
-        self.words = [*_JSON_WORDS, b'"versions"', b'"verdict"', b"{0}", b"{subject.__class__}", b"{!r:>99999999}"]
+        self.words = [*JSON_WORDS, b'"versions"', b'"verdict"', b"{0}", b"{subject.__class__}", b"{!r:>99999999}"]
 
     def feed(self, rng: Rng, data: bytes) -> None:
         kind = self._kinds[int(rng.random() * len(self._kinds))]
@@ -382,7 +271,7 @@ class Labels(Target):
     def __init__(self) -> None:
         line = b'{"id":"a","label":1,"known_at":"2013-04-01T12:00:00Z"}'
         self.seeds = [line, line + b"\n" + b'{"id":"pred_1/0","label":true}\n', b'{"id":"b","label":0.0}\r\n\r\n']
-        self.words = [*_JSON_WORDS, b"\n", b"\r\n", b'"known_at"', b'"label"', b"1e308", b"1e301", b"\xef\xbb\xbf"]
+        self.words = [*JSON_WORDS, b"\n", b"\r\n", b'"known_at"', b'"label"', b"1e308", b"1e301", b"\xef\xbb\xbf"]
 
     def feed(self, rng: Rng, data: bytes) -> None:
         try:
@@ -466,7 +355,7 @@ class ControlPlane(Target):
         self._config = uvicorn.Config(app, http=Listener, ws="none", lifespan="off", log_level="error", log_config=None)
         self._config.load()
         self._state, self._listener = ServerState(), Listener
-        self.seeds, self.words = _http_seeds(), _HTTP_WORDS + _JSON_WORDS
+        self.seeds, self.words = http_seeds(), HTTP_WORDS + JSON_WORDS
         self._under_way: list[tuple[Any, Transport]] = []
         self._faults: list[Any] = []
         self._loop: Any = asyncio.new_event_loop()
@@ -479,14 +368,14 @@ class ControlPlane(Target):
         logging.getLogger("uvicorn.error").addHandler(told)
 
     def mend(self, rng: Rng, data: bytes) -> bytes:
-        return _mend_length(rng, data)
+        return mend_length(rng, data)
 
     def feed(self, rng: Rng, data: bytes) -> None:
         connection = self._listener(self._config, self._state, {}, self._loop)
         transport: Any = Transport()
         transport.protocol = connection
         connection.connection_made(transport)
-        for piece in _cut(rng, data):
+        for piece in cut(rng, data):
             if not transport.closing:
                 connection.data_received(piece)
         self._under_way.append((connection, transport))

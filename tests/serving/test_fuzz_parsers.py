@@ -3,8 +3,8 @@
 import random
 from collections.abc import Iterator
 
-import fuzz
 import pytest
+from fuzz_inputs import mutate
 from fuzz_parsers import TARGETS, Target
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ def test_what_once_broke_a_parser(target: Target) -> None:
 def test_mutated_inputs(target: Target) -> None:
     rng = random.Random(20)
     for _ in range(TURNS):
-        data = fuzz.mutate(rng, target.seeds, target.words)
+        data = mutate(rng, target.seeds, target.words)
         target.feed(rng, target.mend(rng, data) if rng.random() < 0.5 else data)
     target.settle()
 
