@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 import contract
 
-LW = contract.VENV / "bin" / "lw"
-PYTHON = contract.VENV / "bin" / "python"
+PYTHON = Path(sys.executable)  # of the environment that `make env` built: every bench runs in it
+LW = PYTHON.parent / "lw"
 SOURCE = contract.ROOT / "tests" / "faces" / "tiny"
 ENDPOINT = "tiny"
 AT = "2020-01-25T05:00:00Z"
