@@ -79,7 +79,9 @@ def opened(path: Path) -> Iterator[SqliteTx]:
         Corrupt: the file is no such copy.
     """
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as found:
+        place = f"{path.absolute().as_uri()}?mode=ro"
+        # read by the caller, or by the one thread that writes into another database while the caller waits
+        with closing(sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)) as found:
             found.row_factory = sqlite3.Row
             tx = SqliteTx(found, False)
             tx.execute("BEGIN")
