@@ -14,7 +14,7 @@ MOVES, BACK = "2013-04-03T00:00:00Z", "2013-04-17T00:00:00Z"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, ground: str) -> Iterator[World]:
     """A world whose truth moves on 3 April and moves back on 17 April; its first version serves."""
     made = World(tmp_path / "project", make(MOVES, back_at=BACK))
     made.deploy()

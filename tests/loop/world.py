@@ -274,7 +274,7 @@ def _plug() -> None:
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Iterator[World]:
+def trained(tmp_path: Path, ground: str) -> Iterator[World]:
     """A project whose first model is trained and not yet served."""
     import loopwright as lw
 

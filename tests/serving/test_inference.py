@@ -140,6 +140,7 @@ def damage_third(space: Space, keep_bytes: int) -> None:
     native.write_bytes(native.read_bytes()[:keep_bytes])
 
 
+@pytest.mark.parametrize("ground", ["sqlite"], indirect=True)  # an object store would give the right bytes again
 def test_a_champion_that_cannot_be_loaded_keeps_the_old_routes(worker: Running, ready: Space) -> None:
     damage_third(ready, 100)
     generation = change(ready, [Route(3, 1.0, "live")])
