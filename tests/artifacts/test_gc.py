@@ -256,3 +256,20 @@ def test_writers_beside_cleanings_without_grace_lose_nothing(space: Space, monke
         assert service.read(space, names.resolve(space, ref).digest) == data
     assert fsck(space, ME).ok
     assert not [path for path in (space.home / "tmp").iterdir() if Path(path).is_file()]
+
+
+def test_a_record_without_its_blob_goes_and_so_do_stale_copies(space: Space) -> None:
+    made = service.put_blob(space, b"lost", kind="data", meta={})
+    kept = named(space, "flights", "kept")
+    damage(space, made.digest, None)
+    if space.blobs.remote:
+        other = space.blobs.put_bytes(b"another host took me from the store")
+        space.blobs.local.path(other).rename(space.home / "aside")  # type: ignore[attr-defined]
+        space.blobs.delete(other)
+        (space.home / "aside").rename(space.blobs.local.path(other))  # type: ignore[attr-defined]
+    report = clean(space)
+    assert made.digest in gone(report) and service.read(space, kept.digest) == b"kept"
+    with pytest.raises(NotFound):
+        service.get(space, made.digest)
+    if space.blobs.remote:
+        assert [path.name for path in space.blobs.local.folder.rglob("*") if path.is_file()] == [kept.digest]  # type: ignore[attr-defined]

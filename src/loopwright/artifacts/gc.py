@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from loopwright.artifacts import condemned
+from loopwright.artifacts import condemned, service
 from loopwright.artifacts.model import STORE_CLEANED
 from loopwright.artifacts.reach import Reach, refuse_unread
 from loopwright.kernel.clock import machine_us, monotonic_s
@@ -20,7 +20,7 @@ from loopwright.kernel.errors import Conflict
 from loopwright.kernel.op import Progress, silent
 from loopwright.kernel.times import DAY, HOUR, format_duration, parse_duration
 from loopwright.store import ledger
-from loopwright.store.blobs import Entry, is_digest
+from loopwright.store.blobs import Entry, LocalBlobs, is_digest
 from loopwright.store.database import Tx
 from loopwright.store.locks import is_held
 from loopwright.store.roots import Leftover, Root, all_leftovers, all_roots
@@ -146,13 +146,21 @@ class _Cleaning:
         refuse_unread(self.reach)
         idle = [entry for entry in entries if entry.digest not in self.reach.held]
         old = [entry for entry in idle if now - entry.put_us >= self.grace_us]
+        there = {entry.digest for entry in entries}
+        old += self._ghosts(there)
         for start in range(0, len(old), _BATCH):
             self._take(old[start : start + _BATCH])
             self.progress(min(start + _BATCH, len(old)), len(old), "blobs")
-        self._files()
+        self._files(there)
         if not self.dry_run:
             self.space.write(lambda tx: self._end(tx, actor))
         return self._report(entries, young=len(idle) - len(old))
+
+    def _ghosts(self, there: set[str]) -> list[Entry]:
+        """Artifacts that nothing refers to and whose blob is gone: only their record is left."""
+        with self.space.read() as tx:
+            idle = [digest for digest, _ in service.recorded(tx) if digest not in {*there, *self.reach.held}]
+        return [Entry(digest, 0, 0) for digest in dict.fromkeys(idle) if not self.space.blobs.has(digest)]
 
     def _roots(self, tx: Tx) -> Iterator[Root]:
         yield from all_roots(self.space, tx)
@@ -184,11 +192,19 @@ class _Cleaning:
         tx.executemany("DELETE FROM artifacts WHERE digest = ?", [(digest,) for digest in mine])
         return mine
 
-    def _files(self) -> None:
-        for left in (*_temporary(self.space), *all_leftovers(self.space)):
+    def _files(self, there: set[str]) -> None:
+        """Take away files, and copies of blobs that another host has taken out of a shared store."""
+        for left in (*self._stale(there), *_temporary(self.space), *all_leftovers(self.space)):
             with contextlib.suppress(FileNotFoundError):
                 if machine_us() - _touched_us(left.path) >= self.grace_us:
                     self._remove(left)
+
+    def _stale(self, there: set[str]) -> Iterator[Leftover]:
+        local, stored = getattr(self.space.blobs, "local", None), getattr(self.space.blobs, "stored", None)
+        if isinstance(local, LocalBlobs) and stored is not None:
+            for digest in local.all():
+                if digest not in there and digest not in self.reach.held and not stored(digest):
+                    yield Leftover(local.path(digest), "a copy of a blob that is in the store no more")
 
     def _remove(self, left: Leftover) -> None:
         size = _size(left.path)

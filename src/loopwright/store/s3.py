@@ -139,6 +139,10 @@ class S3Blobs:
         """Whether the blob is in the cache or in the store."""
         return self.local.has(digest) or self._head(digest) is not None
 
+    def stored(self, digest: str) -> bool:
+        """Whether the blob is in the store itself."""
+        return self._head(digest) is not None
+
     def size(self, digest: str) -> int:
         """The bytes of a blob, counted.
 
