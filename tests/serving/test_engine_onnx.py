@@ -1,4 +1,4 @@
-"""A pipeline of scikit-learn and a model of XGBoost served by a real worker: right scores, of nulls and strangers too."""
+"""A pipeline of scikit-learn and a model of XGBoost in a real worker: right scores, of nulls and strangers too."""
 
 import warnings
 from collections.abc import Iterator
