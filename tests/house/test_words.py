@@ -5,7 +5,7 @@ import subprocess
 import house_rules as rules
 import pytest
 
-BINARY = {".png", ".parquet", ".gz", ".zip", ".ico", ".woff2", ".npy"}
+BINARY = {".png", ".xz", ".parquet", ".gz", ".zip", ".ico", ".woff2", ".npy"}
 
 
 @pytest.fixture(scope="module")

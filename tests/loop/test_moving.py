@@ -1,4 +1,4 @@
-"""In the middle of its life a project keeps all that it needs in a cleaning, and on another ground it lives on alike."""
+"""In the middle of its life a project keeps what it needs in a cleaning, and on another ground it lives on alike."""
 
 import re
 from collections.abc import Iterator
