@@ -128,7 +128,7 @@ def project(deployed: Path, tmp_path: Path) -> Iterator[Project]:
         made.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def project_at() -> Callable[[Path], Project]:
     """A project in a folder of the test's own choice."""
     return Project
