@@ -1,8 +1,12 @@
-"""How replies of a worker look as bytes of HTTP/1.1, and replies that refuse a request."""
+"""What a wire answers to HTTP, how replies look as bytes of HTTP/1.1, and replies that refuse a request."""
+
+from collections.abc import Mapping
+from typing import Protocol
 
 import orjson
 
-from loopwright.serving.protocols.oip import Reply
+from loopwright.serving.engine import Ask
+from loopwright.serving.protocols.oip import Call, Index, Reply
 
 _REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
@@ -15,6 +19,19 @@ OK_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     b"X-Content-Type-Options: nosniff\r\nContent-Length: %d\r\n\r\n"
 )
+
+
+class Wire(Protocol):
+    """A protocol on top of HTTP."""
+
+    def open(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Call | Index | Reply:
+        """What a method, path and headers ask for."""
+
+    def decode(self, call: Call | Index, body: bytes) -> Ask | Reply:
+        """Read the body of a call."""
+
+    def reply(self, ask: Ask) -> Reply:
+        """The reply to an answered Ask."""
 
 
 def refuse(status: int, code: str, message: str, hint: str | None = None) -> Reply:

@@ -5,10 +5,10 @@ is asked each time, and only requests that are here whole, and were answered as 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
+from loopwright.serving.engine import Engine
 from loopwright.serving.protocols.oip import Call
 
 END = b"\r\n\r\n"
@@ -28,14 +28,16 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 class Heads:
-    """The heads that a worker has met under its routes; `targets` are these, replaced whole when they change."""
+    """The heads that a worker has met under its routes, which its engine gets as a new mapping when they change."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._known: dict[bytes, Known] = {}
-        self._targets: Any = None
+        self._targets = engine.targets
 
-    def find(self, data: bytes, targets: Any) -> Known | None:
+    def find(self, data: bytes) -> Known | None:
         """What is known of the request that is these bytes, when they are exactly one request."""
+        targets = self._engine.targets
         if targets is not self._targets:
             self._known.clear()
             self._targets = targets

@@ -5,8 +5,8 @@ Knows nothing of what is asked: a wire opens, decodes and answers.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import httptools
 import msgspec
@@ -15,7 +15,7 @@ from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, Unsupported
 from loopwright.serving.engine import Answer, Ask, Engine
 from loopwright.serving.protocols import limits
-from loopwright.serving.protocols.answers import OK_HEAD, head, refuse
+from loopwright.serving.protocols.answers import OK_HEAD, Wire, head, refuse
 from loopwright.serving.protocols.door import Gatekeeper, Visit
 from loopwright.serving.protocols.heads import Heads
 from loopwright.serving.protocols.limits import Limits
@@ -31,19 +31,6 @@ _WANTED = {
 }  # fmt: skip
 # What a page of another site can send without being asked first.
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain")
-
-
-class Wire(Protocol):
-    """A protocol on top of HTTP."""
-
-    def open(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Call | Index | Reply:
-        """What a method, path and headers ask for."""
-
-    def decode(self, call: Call | Index, body: bytes) -> Ask | Reply:
-        """Read the body of a call."""
-
-    def reply(self, ask: Ask) -> Reply:
-        """The reply to an answered Ask."""
 
 
 class Exchange(msgspec.Struct, gc=True):
@@ -81,7 +68,7 @@ class Server:
         self._render = render
         self._due: list[Exchange] = []
         self._pending: list[Exchange] = []
-        self.heads = Heads()
+        self.heads = Heads(engine)
         engine.settled = self.settled
         self._scheduled = False
         self.wire = wire
@@ -103,11 +90,6 @@ class Server:
                 self.connections.discard(other)
         self.connections.add(connection)
         return len(self.connections) <= self.most
-
-    @property
-    def targets(self) -> Any:
-        """What the engine serves now."""
-        return self._engine.targets
 
     def add(self, exchange: Exchange) -> None:
         """Let an exchange wait for the end of this tick: all that has arrived is answered together."""
@@ -244,7 +226,7 @@ class Connection(asyncio.Protocol):
         server = self._server
         if self._busy or self._deaf or server.stopping:
             return False
-        known = server.heads.find(data, server.targets)
+        known = server.heads.find(data)
         if known is None:
             return False
         self.since_s = monotonic_s()
