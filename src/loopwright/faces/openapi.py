@@ -258,6 +258,8 @@ def _responses(op: Op, body: dict[str, Any]) -> dict[str, Any]:
         if op.writes:
             text = "the result as JSON, percent-encoded"
             told["headers"] = {RESULT_HEADER: {"description": text, "schema": {"type": "string"}}}
+            if not next(p.required for p in bind.params(op) if p.name == op.writes):
+                told["content"][JSON] = {"schema": _lenient(body)}
         return {"200": told, **_refused()}
     status = "202" if op.shape == "job" else "200"
     return {status: {"description": bind.help_text(op), "content": {JSON: {"schema": _lenient(body)}}}, **_refused()}
