@@ -121,7 +121,7 @@ def _made(folder: Path, port: int) -> None:
 
 
 @contextmanager
-def object_store(host: str = "127.0.0.1", bucket: str = "loopwright") -> Iterator[dict[str, str]]:
+def object_store(listen: str = "127.0.0.1", bucket: str = "loopwright") -> Iterator[dict[str, str]]:
     """An S3 store with one bucket: the environment that names it and its credentials.
 
     Raises:
@@ -134,7 +134,7 @@ def object_store(host: str = "127.0.0.1", bucket: str = "loopwright") -> Iterato
     server = None
     try:
         for _ in range(5):
-            server, endpoint = _weed(program, folder, host)
+            server, endpoint = _weed(program, folder, listen)
             if _make_bucket(server, f"{endpoint}/{bucket}"):
                 break
             server.kill()  # another process took one of its ports first
@@ -154,10 +154,10 @@ def object_store(host: str = "127.0.0.1", bucket: str = "loopwright") -> Iterato
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _weed(program: Path, folder: Path, host: str) -> tuple[subprocess.Popen[bytes], str]:
-    parts = ("master", "volume", "filer", "s3")
+def _weed(program: Path, folder: Path, listen: str) -> tuple[subprocess.Popen[bytes], str]:
+    parts, host = ("master", "volume", "filer", "s3"), "127.0.0.1"
     ports = {name: free_port(host) for name in [*parts, *(f"{part}.grpc" for part in parts)]}
-    command = [str(program), "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}", "-s3", "-filer"]
+    command = [str(program), "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={listen}", "-s3", "-filer"]
     command += [f"-{part}.port={ports[part]}" for part in parts]
     command += [f"-{part}.port.grpc={ports[f'{part}.grpc']}" for part in parts]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=8", "-master.volumeSizeLimitMB=64"]

@@ -16,10 +16,10 @@ from loopwright.kernel.errors import LoopwrightError
 from loopwright.kernel.times import DAY, HOUR, MINUTE, SECOND, parse_time
 from loopwright.pipelines import queue as jobs
 from loopwright.project.server import ChildState, child_states, run_folder, running
-from loopwright.serving import publish, routes
+from loopwright.serving import publish, routes, watermark
 from loopwright.serving.model import WorkerReport
 from loopwright.serving.spool import SUFFIX
-from loopwright.store import ledger
+from loopwright.store import leases, ledger
 from loopwright.store.blobs import replace_file
 from loopwright.store.locks import is_held
 from loopwright.store.space import Space
@@ -187,6 +187,8 @@ def _stores(space: Space) -> Iterator[Part]:
     yield _log(space)
     yield _asked("database", lambda: _database(space))
     yield _asked("blobs", lambda: _blobs(space))
+    if space.shared:
+        yield _asked("hosts", lambda: _hosts(space))
     yield _asked("disk", lambda: _disk(space))
     yield _asked("clock", lambda: _clock(space))
 
@@ -216,6 +218,21 @@ def _log(space: Space) -> Part:
     late = machine_us() - free > _UNSEALED_US and running(space.root) is not None
     age = f", the oldest {_span(machine_us() - oldest)} old" if count else ""
     return _part("log", f"{count} unsealed, {_size(size)}{age}" + ("; NOT SEALED" if late else ""), degraded=late)
+
+
+def _hosts(space: Space) -> Part:
+    """Who shares the Space and who runs its loop; one that went silent with rows in its spools is waited for no more."""
+    with space.read() as tx:
+        found = watermark.hosts(tx)
+        leader = next((held.holder for held in leases.held(tx) if held.live), None)
+    told, silent = [], False
+    for host in found:
+        runs = " runs the loop" if host.host == leader else ""
+        state = "" if host.live else " is down" if host.until_us == 0 else f" is silent for {_span(host.silent_us)}"
+        silent |= not host.live and host.until_us > 0
+        me = " (this one)" if host.host == space.host else ""
+        told.append(f"{host.name}{me}{state}{runs}")
+    return _part("hosts", ", ".join(told) or "none serves", degraded=silent)
 
 
 def _database(space: Space) -> Part:

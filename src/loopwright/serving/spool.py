@@ -18,7 +18,7 @@ from loopwright.store.blobs import fsync_folder
 ROTATE_BYTES = 8 << 20
 ROTATE_S = 60.0
 SUFFIX = ".spool"
-SLOTS, HOSTS = 64, 16  # workers a host, and hosts: a spool's id says which of them all
+SLOTS, HOSTS = 128, 8  # slots of workers a host, two for each, and hosts: a spool's id says which of them all
 
 
 def folder_of(home: Path, endpoint: str) -> Path:

@@ -22,6 +22,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         number: which of the hosts it is; part of its spools' ids.
         live: whether its report has not ended.
+        until_us: when it ends, by the database's machine time; 0 when the host left of itself.
+        silent_us: how long ago it ended.
         generation: the routes that all its workers have taken; -1 without workers.
         clock_us: the replay's time that they have taken.
         at_us: the Space's time of the report.
@@ -32,6 +34,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     name: str
     live: bool
+    until_us: int
+    silent_us: int
     generation: int
     clock_us: int | None
     at_us: int
@@ -47,6 +51,8 @@ def hosts(tx: Tx) -> list[Host]:
             number=row["number"],
             name=row["name"],
             live=row["until_us"] > now,
+            until_us=row["until_us"],
+            silent_us=max(0, now - row["until_us"]),
             generation=row["generation"],
             clock_us=row["clock_us"],
             at_us=row["at_us"],
