@@ -158,12 +158,18 @@ def test_without_an_up_there_is_nothing_to_restart_or_to_resume(project: Project
 
 def test_ctrl_c_ends_with_one_line_and_130(project: Project) -> None:
     log = project.folder / "said.txt"
-    words = [sys.executable, "-m", "loopwright", "up", "--port", "0", "--data-port", "0", "--workers", "1"]
+    (project.folder / "queue.py").write_text("raise SystemExit('a file of the project stands for a module')")
+    words = [*children.PYTHON, "loopwright", "up", "--port", "0", "--data-port", "0", "--workers", "1"]
     with log.open("wb") as out:
         process = subprocess.Popen(words, cwd=project.folder, stdout=subprocess.DEVNULL, stderr=out)
-    until(lambda: server.running(project.folder))
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    try:
+        where = until(lambda: server.running(project.folder))
+        assert until(lambda: once(where.control_url, "GET", "/health/ready")[0] == 200)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
     assert log.read_text().split() == ["interrupted:", "`lw", "up`", "has", "stopped"]
     assert server.running(project.folder) is None
 
@@ -296,6 +302,9 @@ def test_a_child_that_dies_at_once_waits_longer_each_time_until_it_has_lived(tmp
     made.started_s -= 60
     until(lambda: made.died() is not None)
     assert made.start_at_s <= time.monotonic()
+    made.argv = [str(tmp_path / "nothing")]
+    made.start(tmp_path)
+    assert (made.pid, made.failures) == (0, 2), "what cannot be started is tried again"
 
 
 def test_orphans_of_a_killed_supervisor_are_waited_for(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
+import click
 import msgspec
 
 from loopwright import __version__
@@ -21,6 +22,7 @@ from loopwright.project import server
 from loopwright.store import space as spaces
 
 CANNOT_START = 78  # a child that will not start for a reason that starting it again does not mend
+PYTHON = [sys.executable, "-P", "-m"]  # -P: a file of the project's folder never stands for a module
 BANK = 64  # a worker that takes over a socket has another slot than the one that leaves it
 _BACK_OFF_S, _LONGEST_BACK_OFF_S, _HEALTHY_S = 0.1, 5.0, 10.0
 _LOG_LIMIT_BYTES = 10 << 20
@@ -39,7 +41,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def argv(self) -> list[str]:
         """The command that starts it."""
-        out = [sys.executable, "-m", "loopwright", "up", "--root", str(self.root), "--port", str(self.port)]
+        out = [*PYTHON, "loopwright", "up", "--root", str(self.root), "--port", str(self.port)]
         out += ["--data-port", str(self.data_port), "--workers", str(self.workers), "--jobs", str(self.jobs)]
         return out
 
@@ -100,20 +102,31 @@ class Child:
         return 0 if self.process is None else self.process.pid
 
     def start(self, cwd: Path) -> None:
-        """Start it; what it prints goes to its log."""
-        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".old.log"))
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                self.argv,
-                pass_fds=self.fds,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=cwd,
-                preexec_fn=processes.tied(),
-            )
+        """Start it; what it prints goes to its log. What the system refuses is tried again later."""
+        try:
+            with self._log() as out:
+                self.process = subprocess.Popen(
+                    self.argv,
+                    pass_fds=self.fds,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    cwd=cwd,
+                    preexec_fn=processes.tied(),
+                )
+        except (OSError, subprocess.SubprocessError):
+            self._back_off()
+            return
         self.started_s, self.started_us = monotonic_s(), machine_us()
+
+    def _log(self) -> IO[bytes]:
+        """Its log, or nowhere when the disk has no room for one."""
+        try:
+            if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
+                self.log.replace(self.log.with_suffix(".old.log"))
+            return self.log.open("ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
 
     def died(self) -> int | None:
         """Its exit status when it has just been found dead; says when to start it again."""
@@ -122,10 +135,15 @@ class Child:
             return None
         self.process, self.last_exit = None, status
         self.restarts += 1
-        self.failures = 1 if monotonic_s() - self.started_s > _HEALTHY_S else self.failures + 1
+        if monotonic_s() - self.started_s > _HEALTHY_S:
+            self.failures = 0
+        self._back_off()
+        return status
+
+    def _back_off(self) -> None:
+        self.failures += 1
         wait_s = 0.0 if self.failures == 1 else min(_LONGEST_BACK_OFF_S, _BACK_OFF_S * 2 ** (self.failures - 2))
         self.start_at_s = monotonic_s() + wait_s
-        return status
 
     def state(self) -> server.ChildState:
         """It as `lw status` reads it."""
@@ -155,19 +173,19 @@ class Child:
 def planned(plan: Plan, fds: tuple[int, list[int]], running: server.Running, bank: int = 0) -> list[Child]:
     """The children of a plan, not started yet."""
     folder = server.run_folder(plan.root)
-    root, python = str(plan.root), [sys.executable, "-m"]
-    control = [*python, "loopwright", "_control", "--root", root, "--fd", str(fds[0])]
+    root = str(plan.root)
+    control = [*PYTHON, "loopwright", "_control", "--root", root, "--fd", str(fds[0])]
     control += ["--data-url", running.data_url]
     made = [Child("control", control, (fds[0],), folder / "control.log")]
     made += [worker(plan, place, fd, bank) for place, fd in enumerate(fds[1])]
-    jobs = [*python, "loopwright", "_jobs", "--root", root, "--jobs", str(plan.jobs)]
+    jobs = [*PYTHON, "loopwright", "_jobs", "--root", root, "--jobs", str(plan.jobs)]
     made.append(Child("jobs", jobs, (), folder / "jobs.log"))
     return made
 
 
 def worker(plan: Plan, place: int, fd: int, bank: int) -> Child:
     """A worker on the socket of a place."""
-    argv = [sys.executable, "-m", "loopwright.serving.worker", "--home", str(plan.root / spaces.HOME)]
+    argv = [*PYTHON, "loopwright.serving.worker", "--home", str(plan.root / spaces.HOME)]
     argv += ["--slot", str(place + BANK * bank), "--fd", str(fd)]
     made = Child(f"worker-{place}", argv, (fd,), server.run_folder(plan.root) / f"worker-{place}.log")
     made.slot = place + BANK * bank
@@ -178,6 +196,12 @@ def sweep(folder: Path) -> None:
     """Take away what workers of an earlier `lw up` said of themselves."""
     for path in folder.glob("worker-*.json"):
         path.unlink(missing_ok=True)
+
+
+def say(text: str) -> None:
+    """One line into the log of `lw up`, which a full disk may refuse."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def version() -> str:

@@ -24,7 +24,7 @@ import click
 import msgspec
 
 from loopwright.faces import bind, processes
-from loopwright.faces.children import CANNOT_START
+from loopwright.faces.children import CANNOT_START, PYTHON
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Timeout, Unavailable, Unsupported
 from loopwright.kernel.op import silent
@@ -208,7 +208,7 @@ def _stop(number: int, frame: Any) -> None:
 def again(*words: str) -> None:
     """Begin this process anew, as the code that is installed now; does not return."""
     kept = [word for word in sys.argv[1:] if word != WORK]
-    os.execv(sys.executable, [sys.executable, "-m", "loopwright", *kept, *words])
+    os.execv(sys.executable, [*PYTHON, "loopwright", *kept, *words])
 
 
 def wait_small(house: House, root: Path) -> None:

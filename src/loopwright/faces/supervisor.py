@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import msgspec
 
 from loopwright.faces import children, processes, takeover
@@ -26,7 +25,7 @@ from loopwright.kernel.errors import Conflict, LoopwrightError, NotFound
 from loopwright.kernel.times import format_time
 from loopwright.project import server
 
-DRAIN_S = 10.0
+DRAIN_S = 8.0  # for the job server, then for control, then for the workers
 _ORPHANS_S = 3.0
 _TOLD = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}
 
@@ -104,7 +103,8 @@ class Supervisor:
     def say_restart(self, word: str) -> None:
         """Tell in up.json how far a restart has come."""
         self.running = msgspec.structs.replace(self.running, restart=word)
-        self._write_up()
+        with contextlib.suppress(OSError):  # a full disk does not end the supervisor
+            self._write_up()
 
     def run(self) -> None:
         """Keep the children alive until SIGTERM, SIGINT or SIGHUP, then drain them.
@@ -139,13 +139,17 @@ class Supervisor:
 
     def _begin_again(self) -> None:
         """Go on as the code that is installed now, if it says that it can; does not return then."""
-        refused = takeover.refusal(self.plan)
-        if refused:
-            click.echo(f"the installed code cannot take over: {refused}", err=True)
-            self.say_restart(f"refused: {refused}")
-            return
-        signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)  # what is said meanwhile is heard by the new code
-        takeover.hand_over(self)
+        try:
+            takeover.prepare(self)
+            refused = takeover.refusal(self.plan)
+            if not refused:
+                signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)  # what is said meanwhile is heard by the new code
+                takeover.hand_over(self)
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
+            refused = error.strerror or str(error)
+        children.say(f"the installed code cannot take over: {refused}")
+        self.say_restart(f"refused: {refused}")
 
     def _tend(self) -> None:
         for child in self.children:
@@ -153,7 +157,7 @@ class Supervisor:
             if status == children.CANNOT_START and self.takeover is None:
                 raise LoopwrightError(f"{child.name} cannot start: {children.last_words(child.log)}", code="up.start")
             if status is not None:
-                click.echo(f"{child.name} ended with {status}; starting it again", err=True)
+                children.say(f"{child.name} ended with {status}; starting it again")
             if child.due and child.process is None and monotonic_s() >= child.start_at_s:
                 child.start(self.plan.root)
 
@@ -176,11 +180,11 @@ class Supervisor:
             self._woken.recv(4096)
 
     def _drain(self) -> None:
-        until = monotonic_s() + DRAIN_S
         extra = self.takeover.left_over() if self.takeover is not None else []
         every = [*self.children, *extra]
         for names in ("jobs", "control", "worker"):  # the data plane answers until the last
             some = [child for child in every if child.name.startswith(names) and child.process is not None]
+            until = monotonic_s() + DRAIN_S
             for child in some:
                 child.tell(signal.SIGTERM)
             for child in some:

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import msgspec
 
 from loopwright.faces import children
@@ -55,23 +54,28 @@ class _Reported(msgspec.Struct):
 
 def refusal(plan: Plan) -> str:
     """Why the code that is installed now cannot take over; empty when it can."""
-    argv = [sys.executable, "-m", "loopwright", "_ready", "--root", str(plan.root)]
+    argv = [*children.PYTHON, "loopwright", "_ready", "--root", str(plan.root)]
     try:
         ran = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CHECK_S, check=False
         )
     except subprocess.TimeoutExpired:
         return f"it did not start in {_CHECK_S:.0f} s"
+    except OSError as error:
+        return f"it cannot be started: {error.strerror}"
     if ran.returncode == 0:
         return ""
     said = [line for line in ran.stderr.strip().split("\n") if not line.startswith("  try: ")]
     return said[-1].removeprefix("error: ") or f"it ended with {ran.returncode}"
 
 
-def hand_over(supervisor: Supervisor) -> None:
-    """Replace this process's code by what is installed now; does not return."""
+def prepare(supervisor: Supervisor) -> None:
+    """Write down what the next code needs to know.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
     sockets = supervisor.sockets
-    kept = [sockets.control, *sockets.data, *sockets.guards]
     state = State(
         plan=supervisor.plan,
         pid=os.getpid(),
@@ -84,12 +88,32 @@ def hand_over(supervisor: Supervisor) -> None:
         children=[child.state() for child in supervisor.children],
     )
     (supervisor.folder / HANDOVER).write_bytes(msgspec.json.encode(state, enc_hook=str))
-    for one in kept:
+
+
+def hand_over(supervisor: Supervisor) -> None:
+    """Replace this process's code by what is installed now; does not return.
+
+    Raises:
+        OSError: the system refuses; nothing has changed.
+    """
+    sockets = supervisor.sockets
+    for one in (sockets.control, *sockets.data, *sockets.guards):
         one.set_inheritable(True)
     os.set_inheritable(supervisor.lock_fd, True)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os.execv(sys.executable, [*supervisor.plan.argv(), "--resume"])
+
+
+def peek(root: Path) -> State:
+    """What lies there to be handed over, whoever it is for.
+
+    Raises:
+        NotFound: there is nothing, or nothing that this code understands.
+    """
+    path = server.run_folder(root) / HANDOVER
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State, dec_hook=lambda kind, value: kind(value))
+    except (OSError, msgspec.MsgspecError):
+        raise NotFound("no earlier `lw up` has left this process its sockets", code="up.resume", hint="lw up") from None
 
 
 def read(root: Path) -> State:
@@ -98,14 +122,10 @@ def read(root: Path) -> State:
     Raises:
         NotFound: nothing was.
     """
-    path = server.run_folder(root) / HANDOVER
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=State, dec_hook=lambda kind, value: kind(value))
-    except (OSError, msgspec.MsgspecError):
-        found = None
-    if found is None or found.pid != os.getpid():
+    found = peek(root)
+    if found.pid != os.getpid():
         raise NotFound("no earlier `lw up` has left this process its sockets", code="up.resume", hint="lw up")
-    path.unlink()
+    (server.run_folder(root) / HANDOVER).unlink()
     return found
 
 
@@ -153,7 +173,7 @@ class Takeover:
                 return True
         if self._waiting or self._leaving:
             return False
-        click.echo(f"goes on as loopwright {children.version()}", err=True)
+        children.say(f"goes on as loopwright {children.version()}")
         self._supervisor.say_restart(DONE)
         return True
 
@@ -186,7 +206,7 @@ class Takeover:
     def _give_up(self, child: Child) -> None:
         """What should follow does not get ready: what is there stays, and it is told."""
         why = f"{child.name} did not get ready in {_READY_S:.0f} s: {children.last_words(child.log)}"
-        click.echo(why, err=True)
+        children.say(why)
         for waiting in self._waiting:
             old = self._old.pop(waiting.name, None)
             if old is not None:

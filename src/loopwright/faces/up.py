@@ -111,7 +111,7 @@ def stop(root: Path) -> server.Running | None:
         return None
     with contextlib.suppress(ProcessLookupError):
         os.kill(found.pid, signal.SIGTERM)
-    fd = processes.lock(server.run_folder(root) / server.LOCK, wait_s=2 * DRAIN_S)
+    fd = processes.lock(server.run_folder(root) / server.LOCK, wait_s=4 * DRAIN_S)
     if fd is None:
         raise Timeout(f"`lw up` (process {found.pid}) did not stop", code="up.stop", hint=f"kill {found.pid}")
     os.close(fd)
@@ -270,8 +270,9 @@ def ready(house: Callable[[], House]) -> click.Command:
     def check(root: str) -> None:
         from importlib import import_module
 
-        for name in ("faces.control", "faces.jobs", "faces.http", "faces.scheduler", "serving.worker"):
+        for name in ("faces.control", "faces.jobs", "faces.httpd", "faces.scheduler", "serving.worker"):
             import_module(f"loopwright.{name}")
+        takeover.peek(Path(root))
         house().open(Path(root)).close()
 
     return check
