@@ -69,7 +69,6 @@ class Target:
 
     def feed(self, rng: Rng, data: bytes) -> None:
         """Parse one input."""
-        raise NotImplementedError
 
     def settle(self) -> None:
         """Finish what is under way."""
