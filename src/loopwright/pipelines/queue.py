@@ -211,6 +211,11 @@ def _job(row: Row) -> Job:
     )
 
 
+def adopt(tx: Tx) -> None:
+    """After a move: what waits for hosts that are not here, or was cut off on them, is anybody's."""
+    tx.execute("UPDATE jobs SET host = NULL, runner = NULL WHERE state IN ('queued', 'running')")
+
+
 def roots(space: Space, tx: Tx) -> Iterator[Root]:
     """What jobs were asked for with, and what they answered."""
     for row in tx.query("SELECT id, args, result FROM jobs"):

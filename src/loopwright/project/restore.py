@@ -16,6 +16,7 @@ from loopwright.kernel import settings as config
 from loopwright.kernel.errors import Conflict, Corrupt, Invalid, NotFound
 from loopwright.kernel.ids import valid_path
 from loopwright.kernel.op import Progress, silent
+from loopwright.pipelines import queue
 from loopwright.project.backup import BLOBS, MANIFEST, SCHEMA, UNDONE, Manifest, copy_file
 from loopwright.store import backup as copies
 from loopwright.store import space as spaces
@@ -132,6 +133,7 @@ class Restore:
         space = opener(self.into)
         try:
             ground = f"{space.database.describe()}, blobs in {space.blobs.where}"
+            space.write(queue.adopt)
             copies.unmark(space.database)
         finally:
             space.close()

@@ -136,7 +136,7 @@ class SqliteDatabase(Writer):
             connection.close()
             if isinstance(error, sqlite3.OperationalError):
                 raise self._refusal(error) from None
-            raise Corrupt(f"{self.path.name} is no database: {error}", hint="lw fsck") from None
+            raise Corrupt(f"{self.path.name} is no database: {error}", hint="lw restore") from None
         return connection
 
     def _commit(self, batch: list[Write]) -> bool:
