@@ -62,13 +62,11 @@ def authorize(space: Space, actor: str, action: str, subject: str = "") -> Verdi
             return found
         if action in OPEN:
             return _EVERYBODY
-    return Verdict(outcome="fail", check=CHECK, reason=_why_not(actor, action, subject))
-
-
-def _why_not(actor: str, action: str, subject: str) -> str:
-    if not action or "." not in action:
-        return f"{action!r} is no action"
-    return f"{actor} has no role that allows {action} on {subject or 'the whole Space'}{_TAKES.get(action, '')}"
+    takes = _TAKES.get(action)
+    if takes is None:
+        takes = "" if "." in action else f": {action!r} is no action"
+    what = subject or "the whole Space"
+    return Verdict(outcome="fail", check=CHECK, reason=f"{actor} has no role that allows {action} on {what}{takes}")
 
 
 def _owns(space: Space) -> bool:

@@ -15,7 +15,7 @@ CHECK = "authorize"
 class Reach:
     """On what an actor may do one action, laid out so that a decision is one or two look-ups."""
 
-    __slots__ = ("everywhere", "exact", "prefixes", "scopes")
+    __slots__ = ("everywhere", "exact", "heads", "prefixes", "scopes")
 
     def __init__(self, action: str, whys: dict[str, str]) -> None:
         self.scopes = sorted(whys)
@@ -30,6 +30,7 @@ class Reach:
                 self.prefixes.append((scope[:-1], verdict))
             else:
                 self.exact[scope] = verdict
+        self.heads = tuple(prefix for prefix, _ in self.prefixes)
 
 
 Rights = dict[str, Reach]
@@ -79,7 +80,7 @@ class Table:
         if reach is None:
             return None
         found = reach.everywhere or reach.exact.get(subject)
-        if found is None:
+        if found is None and subject.startswith(reach.heads):
             for prefix, verdict in reach.prefixes:
                 if subject.startswith(prefix):
                     return verdict
