@@ -92,6 +92,10 @@ OPENED: list[remote.Caller] = []
 def closed() -> Iterator[None]:
     """Close what a test opened."""
     yield
+    close_all()
+
+
+def close_all() -> None:
     while OPENED:
         OPENED.pop().close()
 
@@ -304,6 +308,7 @@ def secured(space: Space, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     thread = threading.Thread(target=made_server.run, args=([listening],))
     thread.start()
     yield f"https://localhost:{port}", cert
+    close_all()  # or the server waits for them
     made_server.should_exit = True
     thread.join()
 
