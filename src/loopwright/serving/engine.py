@@ -58,6 +58,7 @@ class Ask(msgspec.Struct):
     answer: Answer | None = None
     inputs: bytes = b""
     pending: bool = False
+    received_us: int = 0
 
 
 class _Memory(msgspec.Struct, gc=False):
@@ -105,6 +106,7 @@ class Engine:
         twins: list[tuple[Ask, Ask]] = []
         first: dict[tuple[str, str], Ask] = {}
         for ask in asks:
+            ask.received_us = received_us
             if ask.at_us is None:
                 ask.at_us = received_us if self.clock_us is None else self.clock_us
             if not ask.target.versions:
@@ -121,7 +123,7 @@ class Engine:
                 first[key] = ask
             by_target.setdefault(id(ask.target), []).append(ask)
         for group in by_target.values():
-            self._serve(group, received_us)
+            self._serve(group)
         for leader, ask in twins:
             if leader.pending:
                 self._join(self._under_way[(ask.target.name, ask.request_id)], ask)
@@ -143,7 +145,7 @@ class Engine:
         ask.pending = True
         family.append(ask)
 
-    def _serve(self, asks: list[Ask], received_us: int) -> None:
+    def _serve(self, asks: list[Ask]) -> None:
         target = asks[0].target
         rows = asks[0].rows if len(asks) == 1 else [row for ask in asks for row in ask.rows]
         if self._tell is not None:
@@ -151,9 +153,9 @@ class Engine:
             if target.slow or len(rows) * target.each_us > INLINE_ROWS_US or (lane is not None and lane.turn):
                 self._wait(asks)
                 return
-        self._finish(asks, score_all(target, rows), received_us)
+        self._finish(asks, score_all(target, rows))
 
-    def _finish(self, asks: Sequence[Ask], judged: list[Judged], received_us: int) -> None:
+    def _finish(self, asks: Sequence[Ask], judged: list[Judged]) -> None:
         """Decide, log, answer."""
         target = asks[0].target
         spool = self._spools.get(target.name)
@@ -163,9 +165,9 @@ class Engine:
         logged: list[LogRow] = []
         start = 0
         for ask in asks:
-            prediction = spool.next_id(received_us)
+            prediction = spool.next_id(ask.received_us)
             _decide(ask, judged, start, prediction)
-            _note(ask, judged, start, received_us, logged)
+            _note(ask, judged, start, logged)
             start += len(ask.rows)
         try:
             spool.append(target.columns, logged)
@@ -203,7 +205,7 @@ class Engine:
             asks.append(lane.waiting.popleft())
             rows.extend(ask.rows)
         if asks:
-            lane.start(Turn(asks[0].target, asks, rows, machine_us()), lambda turn: self._turned(lane, turn))
+            lane.start(Turn(asks[0].target, asks, rows), lambda turn: self._turned(lane, turn))
 
     def _turned(self, lane: Lane, turn: Turn) -> None:
         """A lane has scored its rows."""
@@ -211,7 +213,7 @@ class Engine:
             return
         lane.turn = None
         try:
-            self._finish(turn.asks, turn.judged, turn.received_us)
+            self._finish(turn.asks, turn.judged)
         finally:
             for ask in turn.asks:
                 ask.pending = False
@@ -233,13 +235,8 @@ class Engine:
                 hung.predictor.failure = hung.failure
             hung.predictor = None
             lane.abandon()
-            again = Turn(turn.target, turn.asks, turn.rows, turn.received_us)
+            again = Turn(turn.target, turn.asks, turn.rows)
             lane.start(again, lambda turn, lane=lane: self._turned(lane, turn))  # type: ignore[misc]
-
-    @property
-    def pending(self) -> bool:
-        """Whether a lane has work."""
-        return any(lane.turn is not None for lane in self._lanes.values())
 
     def _settle(self, ask: Ask, written: bool) -> None:
         answer = ask.answer
@@ -302,7 +299,7 @@ def _decide(ask: Ask, judged: list[Judged], start: int, prediction: str) -> None
     ask.answer = Answer("failed", None, prediction_id=prediction)
 
 
-def _note(ask: Ask, judged: list[Judged], start: int, received_us: int, logged: list[LogRow]) -> None:
+def _note(ask: Ask, judged: list[Judged], start: int, logged: list[LogRow]) -> None:
     """Write the log rows of an Ask; what had no answer is logged under its own id, so that a retry stands beside it."""
     answer = ask.answer
     if answer is None or ask.at_us is None:
@@ -310,7 +307,7 @@ def _note(ask: Ask, judged: list[Judged], start: int, received_us: int, logged: 
     many = len(ask.rows) > 1
     if not many and len(judged) == 1 and answer.version is not None:
         [only], version, id = judged, answer.version, answer.prediction_id
-        row = LogRow(id, ask.at_us, received_us, ask.request_id or id, version, ask.arm, ask.subject, ask.rows[0])
+        row = LogRow(id, ask.at_us, ask.received_us, ask.request_id or id, version, ask.arm, ask.subject, ask.rows[0])
         row.scores, row.latency_us = {version: only.scores[start]}, {version: only.latency_us[start]}  # type: ignore[dict-item]
         logged.append(row)
         return
@@ -330,6 +327,6 @@ def _note(ask: Ask, judged: list[Judged], start: int, received_us: int, logged: 
             if part.served.predictor is not None:
                 took[version] = part.latency_us[place]
         row_id, row_request = answer.prediction_id + suffix, request_id + suffix
-        row = LogRow(row_id, ask.at_us, received_us, row_request, answer.version, ask.arm, ask.subject, values)
+        row = LogRow(row_id, ask.at_us, ask.received_us, row_request, answer.version, ask.arm, ask.subject, values)
         row.scores, row.errors, row.latency_us = scored, errors, took
         logged.append(row)

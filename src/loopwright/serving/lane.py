@@ -21,11 +21,10 @@ TURN_ROWS = 4096
 class Turn:
     """The rows that a lane is at work on, and how far it has come; `asks` are whose rows they are."""
 
-    def __init__(self, target: Target, asks: Sequence[Any], rows: Sequence[Sequence[Any]], received_us: int) -> None:
+    def __init__(self, target: Target, asks: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
         self.target = target
         self.asks = asks
         self.rows = rows
-        self.received_us = received_us
         self.judged: list[Judged] = []
         self._packed: list[Packed | None] = [None] * len(target.packers)
         self._lock = threading.Lock()
