@@ -1,11 +1,16 @@
 """What the fault tests do with a project besides its commands, and what they read of it, in a copy of the driver."""
 
+import contextlib
 import hashlib
+import io
 import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from loopwright.faces import cli
 
 ENDPOINT = "small"
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -92,6 +97,7 @@ def state(house: Any) -> dict[str, Any]:
         }
         out["routes"] = routes.state_of(routes.routes_in(tx, ENDPOINT))
     out["served"] = _served(space.home)
+    out["unreadable"] = _unreadable(space, {row[2] for row in out["versions"]})
     with predictions.connect() as con:
         logged = "in_x" in predictions.view(con, space, ENDPOINT)
         out["predictions"] = [list(r) for r in con.execute(_ROWS).fetchall()] if logged else []
@@ -100,6 +106,21 @@ def state(house: Any) -> dict[str, Any]:
 
 _ROWS = "SELECT request_id, score, in_x, in_shop FROM predictions ORDER BY at_us, request_id"
 _EVENTS = "SELECT kind, COUNT(*) FROM events WHERE kind NOT LIKE 'run.%' GROUP BY kind ORDER BY kind"
+
+
+def _unreadable(space: Any, digests: set[str]) -> list[str]:
+    """The blobs of registered versions that are not there whole."""
+    from loopwright.artifacts import service as artifacts
+    from loopwright.kernel.errors import LoopwrightError
+
+    out = []
+    for digest in digests:
+        try:
+            files = artifacts.files(space, digest).values() if artifacts.get(space, digest).is_tree else ()
+            out += [each for each in (digest, *files) if not space.blobs.verify(each)]
+        except LoopwrightError:
+            out.append(digest)
+    return sorted(out)
 
 
 def _served(home: Path) -> Any:
@@ -130,6 +151,19 @@ def readable(house: Any, digests: list[str]) -> dict[str, str]:
         except LoopwrightError as error:
             out[digest] = f"refused: {error.code}"
     return out
+
+
+def settled(house: Any, digests: list[str]) -> dict[str, Any]:
+    """What is there, what fsck says, the bytes that are handed out, and what is left over after gc without grace."""
+    with contextlib.closing(house.open()) as space:  # gc without grace wants to be alone
+        opened = SimpleNamespace(open=lambda: space)
+        out: dict[str, Any] = {"state": state(opened), "readable": readable(opened, digests)}
+    for name, words in (("fsck", ["fsck", "--json"]), ("gc", ["gc", "--grace", "0s", "--json"])):
+        said = io.TextIOWrapper(io.BytesIO(), write_through=True)
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = cli.main(lambda: house, words)
+        out[name] = [code, said.buffer.getvalue().decode("utf-8", "replace")[-1500:]]  # type: ignore[attr-defined]
+    return {**out, "leftover": leftover(house)}
 
 
 def leftover(house: Any) -> list[str]:
@@ -202,17 +236,30 @@ def lies(house: Any, name: str, text: str) -> dict[str, Any]:
         return {"version": 0, "digest": str(type(error))}
 
 
+_ARTIFACT = """
+    INSERT INTO artifacts(digest, kind, size_bytes, is_tree, meta, at_us) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+
+
 def tears(house: Any, name: str, text: str) -> dict[str, Any]:
-    """Writes a blob in place, in two parts, before its row."""
+    """Registers a version and only then writes its bytes, in place."""
+    from loopwright.artifacts import names
+    from loopwright.artifacts.model import Artifact
     from loopwright.kernel import canonical
 
     space, data = house.open(), text.encode()
-    path = space.blobs.path(canonical.digest_bytes(data))
+    digest = canonical.digest_bytes(data)
+    made = Artifact(digest=digest, kind="notes", size_bytes=len(data), is_tree=False, meta={})
+    row = (digest, "notes", len(data), 0, "{}", 0)
+    space.write(lambda tx: tx.execute(_ARTIFACT, row))
+    version = space.write(lambda tx: names.register(tx, "local:me", name, made, always=False))
+    path = space.blobs.path(digest)
     path.parent.mkdir(exist_ok=True)
     with path.open("wb", buffering=0) as out:
         out.write(data[:3])
         out.write(data[3:])
-    return register(house, name, text)
+    return {"version": version.number, "digest": digest}
 
 
 def litters(house: Any, name: str, text: str) -> dict[str, Any]:

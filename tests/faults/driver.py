@@ -7,6 +7,7 @@ first line to its exit handlers; when the request asks for it, strace holds the 
 import atexit
 import contextlib
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -130,6 +131,8 @@ def main() -> None:
     house = warm()
     import acts  # noqa: F401 - warm too
 
+    gc.collect()
+    gc.freeze()  # a copy writes to no page that it need not
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
         answer = serve(house, json.loads(line))

@@ -159,9 +159,7 @@ class Trial:
         refused = settled and any(code in again.out + again.err for code in operation.refusals)
         if again.code != 0 and not refused:
             tally.stuck.append(f"{told}: again exits {again.code}: {(again.err or again.out)[-400:]}")
-        elif (seen := self._state(project, told)) is not None and (odd := self._differs(seen, self.after)):
-            tally.lost.append(f"{told}: after the repeat {odd}")
-        self._settle(project, told)
+        self._settle(project, told, repeated=again.code == 0 or refused)
 
     def _state(self, project: Path, told: str) -> dict[str, Any] | None:
         found = self.lab.call(project, "state")
@@ -177,6 +175,8 @@ class Trial:
     def _judge(self, seen: dict[str, Any], told: str, done: Ended) -> None:
         """Whole or not at all, nothing of before gone, and success only when done."""
         old, new = self._differs(seen, self.before), self._differs(seen, self.after)
+        if seen["unreadable"]:
+            self.tally.wrong_bytes.append(f"{told}: registered and not there whole: {seen['unreadable'][0]}")
         if old and new and not self._stage(seen):
             self.tally.lost.append(f"{told}: neither as before ({old}) nor as after ({new})")
         if any(run not in seen["runs"] for run in self.before["runs"]):
@@ -193,20 +193,25 @@ class Trial:
                 return False
         return True
 
-    def _settle(self, project: Path, told: str) -> None:
-        """fsck is clean, bytes are right, and after gc nothing is left over."""
-        checked = self.lab.lw(project, "fsck", "--json")
-        if checked.code != 0:
-            self.tally.wrong_bytes.append(f"{told}: fsck: {(checked.out + checked.err)[-600:]}")
+    def _settle(self, project: Path, told: str, *, repeated: bool) -> None:
+        """All is as after a clean run, fsck is clean, bytes are right, and after gc nothing is left over."""
         named = sorted(d for d in self.oracle if (project / ".loopwright/blobs" / d[:2] / d).exists())
-        handed = self.lab.ask(project, "readable", digests=named)
+        looked = self.lab.call(project, "settled", digests=named)
+        if looked.code != 0:
+            self.tally.stuck.append(f"{told}: the project cannot be read: {looked.err[-400:]}")
+            return
+        found = json.loads(looked.out)
+        if repeated and (odd := self._differs(found["state"], self.after)):
+            self.tally.lost.append(f"{told}: after the repeat {odd}")
+        if found["fsck"][0] != 0:
+            self.tally.wrong_bytes.append(f"{told}: fsck: {found['fsck'][1]}")
+        handed = found["readable"]
         wrong = [digest for digest, found in handed.items() if found != self.oracle[digest]]
         if wrong:
             self.tally.wrong_bytes.append(f"{told}: {len(wrong)} blobs, such as {wrong[0]}: {handed[wrong[0]]}")
-        collected = self.lab.lw(project, "gc", "--grace", "0s")
-        left = sorted(set(self.lab.ask(project, "leftover")) - self.left)
-        if collected.code != 0 or left:
-            self.tally.leftover.append(f"{told}: {left or collected.err[-400:]}")
+        left = sorted(set(found["leftover"]) - self.left)
+        if found["gc"][0] != 0 or left:
+            self.tally.leftover.append(f"{told}: {left or found['gc'][1]}")
 
 
 def between(value: Any, before: Any, after: Any) -> bool:
