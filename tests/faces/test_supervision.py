@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import loopwright
 from loopwright import house
 from loopwright.faces import children, client, supervisor, takeover, up
 from loopwright.kernel.errors import LoopwrightError, NotFound
@@ -132,21 +134,39 @@ def test_a_restart_in_place_fails_no_request_and_replaces_every_process_but_the_
     assert project.json("predictions", "tiny", "--out", "log.parquet")["rows"] == len(predicted) + 1
 
 
-def test_installed_code_that_cannot_take_over_leaves_all_as_it_is(project: Project) -> None:
+def test_newly_installed_code_takes_over_when_it_can_and_else_leaves_all_as_it_is(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "installed" / "loopwright"
+    shutil.copytree(Path(loopwright.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
     where = project.start()
     before = until(lambda: len(pids(project)) == 3 and pids(project))
-    toml = project.folder / "loopwright.toml"
-    text = toml.read_text()
-    toml.write_text(text.replace("replay", "wall"))
-    with pytest.raises(LoopwrightError) as caught:
-        up.again(project.folder)
-    assert caught.value.code == "restart.refused"
-    assert "clock" in caught.value.message
-    toml.write_text(text)
-    assert pids(project) == before
-    assert once(where.data_url, "POST", "/v2/models/tiny/infer", body("on"))[0] == 200
+
+    def answers(request_id: str) -> bool:
+        return once(where.data_url, "POST", "/v2/models/tiny/infer", body(request_id))[0] == 200
+
+    said = {  # what stands in the new code's way -> what is said of it
+        package / "faces" / "httpd.py": ("def broken(:\n", "SyntaxError"),
+        project.folder / "loopwright.toml": ('clock = "wall"\n', "clock"),
+    }
+    for path, (text, word) in said.items():
+        kept = path.read_text()
+        path.write_text(text)
+        with pytest.raises(LoopwrightError) as caught:
+            up.again(project.folder)
+        path.write_text(kept)
+        assert caught.value.code == "restart.refused"
+        assert word in caught.value.message
+        assert pids(project) == before and answers(word)
     state, detail = part(project, "server")
     assert state == "degraded" and "refused" in detail
+    first = package / "__init__.py"
+    first.write_text(first.read_text().replace('__version__ = "', '__version__ = "9.'))
+    done = up.again(project.folder)
+    assert done.version.startswith("9.") and done.pid == where.pid
+    assert answers("after") and not set(pids(project).values()) & {before["control"], before["worker-0"]}
+    assert part(project, "server")[0] == "ok"
 
 
 def test_without_an_up_there_is_nothing_to_restart_or_to_resume(project: Project) -> None:

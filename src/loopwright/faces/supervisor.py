@@ -143,11 +143,13 @@ class Supervisor:
             takeover.prepare(self)
             refused = takeover.refusal(self.plan)
             if not refused:
-                signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)  # what is said meanwhile is heard by the new code
-                takeover.hand_over(self)
+                signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)  # what is said from now on is heard by the new code
+                if not self.stopping:
+                    takeover.hand_over(self)
+                refused = "it was told to end meanwhile"
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
             refused = error.strerror or str(error)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
         children.say(f"the installed code cannot take over: {refused}")
         self.say_restart(f"refused: {refused}")
 

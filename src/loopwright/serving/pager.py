@@ -26,7 +26,8 @@ class Pager:
             Unavailable: the database takes none either; the next look tries again.
         """
         for report in publish.workers(space):
-            subject = f"worker:{report.slot % _PLACES}"
+            place = str(report.slot % _PLACES)
+            subject = f"worker:{space.host}/{place}" if space.shared else f"worker:{place}"
             if subject not in self._open:
                 with space.read() as tx:
                     self._open[subject] = _told(tx, subject)
