@@ -39,6 +39,8 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
         assert cell == f"{limits.head_bytes >> 10} KiB, {limits.headers}, {limits.url_bytes >> 10} KiB"
     assert said("body")[0] == f"{data.body_bytes >> 20} MiB"
     assert said("rows, values")[0] == f"{tensors.MAX_ROWS:,}, {tensors.MAX_VALUES:,}"
+    assert said("requests sent ahead") == [str(data.waiting), str(control.waiting)]
+    assert f"{data.pending:,} requests wait" in PAGE
     assert said("time for the head") == [f"{data.head_s:.0f} s", f"{control.head_s:.0f} s"]
     assert said("time for the whole") == [
         f"{data.request_s:.0f} s", f"{control.request_s:.0f} s, and more at {control.body_bytes_s >> 10} KiB/s",

@@ -305,3 +305,40 @@ def test_of_two_equal_keys_the_last_holds() -> None:
     wire = Wire()
     body = json.dumps(values(id="first")).encode()[:-1] + b',"id":"second"}'
     assert b'"id":"second"' in wire.say(infer(body)) and wire.engine.asked[0].request_id == "second"
+
+
+def test_a_client_that_asks_a_slow_model_on_and_on_is_read_no_further_until_it_answers() -> None:
+    wire = Wire(Limits(waiting=100, request_s=5))
+    connection, transport = wire.connect()
+    wire.engine.hold = True
+    one = infer(values())
+    for _ in range(20):  # 32 KiB hold more requests than may wait
+        if not transport.paused:
+            connection.data_received(one * (60_000 // len(one)))
+            wire.loop.turn()
+    connection.expire(connection.since_s + 100)
+    assert transport.paused and not transport.closing and len(wire.engine.held) < 300
+    asked = 0
+    for _ in range(100):
+        asked += len(wire.engine.held)
+        wire.engine.release()
+        wire.engine.hold = True
+        for _ in range(3):
+            wire.loop.turn()
+    assert not transport.paused and wire.engine.held == []
+    assert bytes(transport.sent).count(b"HTTP/1.1 200") == asked == len(wire.engine.asked) > 150
+
+
+def test_when_too_many_wait_for_slow_models_more_are_told_to_come_back() -> None:
+    wire = Wire(Limits(pending=3))
+    wire.engine.hold = True
+    made = [wire.connect() for _ in range(5)]
+    for connection, _ in made:
+        connection.data_received(infer(values()))
+        wire.loop.turn()
+    assert [bytes(transport.sent)[9:12] for _, transport in made] == [b"", b"", b"", b"503", b"503"]
+    other, health = wire.connect()
+    other.data_received(head("GET", "/v2/health/live"))
+    wire.loop.turn()
+    wire.engine.release()
+    assert health.sent.startswith(b"HTTP/1.1 200") and made[0][1].sent.startswith(b"HTTP/1.1 200")

@@ -98,6 +98,12 @@ class Server:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
+    def decode(self, call: Call | Index, body: bytes) -> Ask | Reply:
+        """Read the body of a call, unless too many wait already."""
+        if len(self._pending) >= self.limits.pending:
+            return refuse(503, "server.busy", "too many requests wait for a slow model", "lw status")
+        return self.wire.decode(call, body)
+
     def flush(self) -> None:
         """Answer all that waits, each connection in its order."""
         self._scheduled = False
@@ -179,7 +185,7 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether no request is under way here."""
-        return not self._busy and not self._owed
+        return not self._busy and not self._owed and not self._unfed
 
     # asyncio
 
@@ -213,13 +219,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._unfed:
             self._unfed += data
-        elif len(data) <= _BITE_BYTES:
-            if not self._again(data):
-                self._whole = b"" if self._busy else data
-                self._feed(data)
-                self._whole = b""
-        else:
+        elif len(data) > _BITE_BYTES or len(self._owed) >= self._limits.waiting:
             self._feed_all(data)
+        elif not self._again(data):
+            self._whole = b"" if self._busy else data
+            self._feed(data)
+            self._whole = b""
 
     def _again(self, data: bytes) -> bool:
         """Take a request whose head was parsed before, byte for byte; whether it is one."""
@@ -232,20 +237,21 @@ class Connection(asyncio.Protocol):
         self.since_s = monotonic_s()
         refused = self._visit.refused(self._transport, b"POST", known.url, known.headers)
         body = data[-known.size :] if known.size else b""
-        exchange = Exchange(self, server.wire.decode(known.call, body) if refused is None else refuse(*refused))
+        exchange = Exchange(self, server.decode(known.call, body) if refused is None else refuse(*refused))
         self._owed.append(exchange)
         server.add(exchange)
         return True
 
     def _feed_all(self, data: bytes) -> None:
-        """Parse what has arrived, bite by bite, as long as the client takes its answers."""
+        """Parse what has arrived, bite by bite, as long as the client takes its answers and has not asked too much."""
         for start in range(0, len(data), _BITE_BYTES):
-            if self._unread_since_s is not None:
-                self._unfed = data[start:]
-                return
-            self._feed(data[start : start + _BITE_BYTES])
             if len(self._owed) >= _TOGETHER:
                 self._server.flush()
+            if self._unread_since_s is not None or len(self._owed) >= self._limits.waiting:
+                self._unfed = data[start:]
+                self._transport.pause_reading()
+                return
+            self._feed(data[start : start + _BITE_BYTES])
 
     def _feed_rest(self) -> None:
         data, self._unfed = self._unfed, b""
@@ -418,7 +424,7 @@ class Connection(asyncio.Protocol):
                 return refuse(415, error.code, error.message)
             except LoopwrightError as error:
                 return refuse(413 if error.code == "body.large" else 400, error.code, error.message, error.hint)
-        return self._server.wire.decode(call, body)
+        return self._server.decode(call, body)
 
     # answers
 
@@ -427,6 +433,8 @@ class Connection(asyncio.Protocol):
         owed = self._owed
         while owed and (reply := owed[0].reply) is not None:
             self._write(owed.popleft(), reply)
+        if self._unfed and self._unread_since_s is None:
+            self._loop.call_soon(self._feed_rest)
         self._close_when_done()
 
     def _write(self, exchange: Exchange, reply: Reply) -> None:
@@ -475,7 +483,7 @@ class Connection(asyncio.Protocol):
             self.drop()
         elif self._deaf:
             return
-        elif self._busy and passed_s > (limit.head_s if self._in_head else limit.request_s):
+        elif self._busy and not self._unfed and passed_s > (limit.head_s if self._in_head else limit.request_s):
             what, most_s = ("the head of a request", limit.head_s) if self._in_head else ("a request", limit.request_s)
             self._end(refuse(408, "http.timeout", f"{what} must arrive within {most_s:g} s"))
         elif self.idle and passed_s > limit.idle_s:

@@ -21,6 +21,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         body_bytes: of a body, and of what comes out of a compressed one.
         framing_bytes: of a chunked body beside its data: sizes, extensions, trailers.
+        waiting: requests of one connection that have no answer yet; no more are read before one has.
+        pending: requests of all connections that slow models are at work on; more are told to come back.
         head_s: from the first byte of a request to the end of its head.
         request_s: from the first byte of a request to its last.
         idle_s: without a request under way.
@@ -34,6 +36,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     url_bytes: int = 8 << 10
     chunks: int = 16_384
     framing_bytes: int = 1 << 20
+    waiting: int = 256
+    pending: int = 20_000
     head_s: float = 10.0
     request_s: float = 30.0
     idle_s: float = 75.0
