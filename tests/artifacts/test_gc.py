@@ -1,5 +1,6 @@
 """Cleaning: what something refers to stays, what nothing refers to goes, and who writes meanwhile loses nothing."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -98,6 +99,16 @@ def test_a_short_grace_beside_another_process_is_refused(space: Space) -> None:
             clean(space)
         assert gc(space, ME, grace="1h").young == 1
     assert gone(clean(space)) == {lone}
+
+
+def test_a_short_grace_beside_a_running_server_is_refused(space: Space) -> None:
+    path = space.home / "run" / "worker-0.lock"  # a worker never opens the store, and may be about to begin a spool
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match="other processes"):
+            clean(space)
+        assert gc(space, ME, grace="1h").removed == []
+    assert clean(space).removed == []
 
 
 def test_a_short_grace_on_a_shared_store_must_be_asked_for(space: Space) -> None:

@@ -17,22 +17,25 @@ from loopwright import house
 from loopwright.artifacts import names
 from loopwright.artifacts.fsck import fsck
 from loopwright.kernel.errors import Conflict, LoopwrightError
+from loopwright.kernel.event import EventKind
 from loopwright.kernel.settings import ENVIRONMENT
 from loopwright.serving import predictions
+from loopwright.store import backup, ledger
+from loopwright.store import space as spaces
 from loopwright.store.space import Space
 
 RELEASES = sorted((Path(__file__).parent / "releases").glob("*/store.tar.xz"))
 Schema = dict[str, str]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT.values():
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(params=RELEASES, ids=lambda path: path.parent.name)
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def old(request: pytest.FixtureRequest, here: None, tmp_path: Path) -> Path:
     """The project folder of a release."""
     with tarfile.open(request.param) as packed:
         packed.extractall(tmp_path, filter="data")
@@ -144,6 +147,29 @@ def test_an_older_store_under_a_running_server_is_refused(old: Path) -> None:
     finally:
         os.close(up)
         os.close(control)
+
+
+@pytest.mark.usefixtures("ground")
+def test_an_older_store_on_either_ground_is_copied_and_brought_forward(tmp_path: Path) -> None:
+    rooms = house.migrations()
+    older = {room: scripts[:-1] if room == "artifacts" else scripts for room, scripts in rooms.items()}
+    (tmp_path / "old").mkdir()
+    space = spaces.open_space(tmp_path / "old", migrations=lambda: older, create=True)
+    space.write(lambda tx: tx.execute("INSERT INTO names(name, kind) VALUES ('flights', 'data')"))
+    space.write(lambda tx: ledger.append(tx, "local:me", EventKind("thing.made@1", ""), "x", {"ü": 1.5}))
+    with space.read() as tx:
+        assert not tx.has_table("condemned")
+    space.close()
+    again = house.open(tmp_path / "old")
+    (copy,) = (again.home / "backups").iterdir()
+    with again.read() as tx, backup.opened(copy) as kept:
+        assert tx.has_table("condemned") and not kept.has_table("condemned")
+        for table in ("names", "events", "clock"):
+            assert [tuple(row) for row in kept.query(f"SELECT * FROM {table}")] == [
+                tuple(row) for row in tx.query(f"SELECT * FROM {table}")
+            ]
+        assert kept.value("SELECT COUNT(*) FROM names") == kept.value("SELECT COUNT(*) FROM events") == 1
+    again.close()
 
 
 def test_a_newer_store_is_refused_and_left_as_it_is(wall_space: Space) -> None:
