@@ -143,15 +143,15 @@ def damage_third(space: Space, keep_bytes: int) -> None:
 @pytest.mark.parametrize("ground", ["sqlite"], indirect=True)  # an object store would give the right bytes again
 def test_a_champion_that_cannot_be_loaded_keeps_the_old_routes(worker: Running, ready: Space) -> None:
     damage_third(ready, 100)
-    generation = change(ready, [Route(3, 1.0, "live")])
+    publish.wait_applied(ready, change(ready, [Route(3, 1.0, "live")]))
     with pytest.raises(Unavailable, match="does not hold what was stored"):
-        publish.wait_applied(ready, generation)
+        publish.require_served(ready, "delay")
     assert worker.infer(ask()).json()["model_version"] == "1"
     worker.kill()
-    worker.again(ready=False)
+    worker.again()
     answer = worker.infer(ask())
-    assert (answer.status_code, answer.json()["code"]) == (503, "worker.unready")
-    assert worker.http.get("/v2/health/ready").status_code == 503
+    assert (answer.status_code, answer.json()["code"]) == (503, "endpoint.unrouted")
+    assert worker.http.get("/v2/models/delay/ready").status_code == 503
     publish.wait_applied(ready, change(ready, [Route(2, 1.0, "live")]))
     assert worker.infer(ask()).json()["model_version"] == "2"
 
