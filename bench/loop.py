@@ -290,22 +290,9 @@ class Loop:
 
     def start(self) -> None:
         """CPU of the two ways in, in turn with a bare interpreter."""
-        from replays import LW, PYTHON
+        from weight import ratios
 
-        commands = {
-            "bare": [str(PYTHON), "-c", "pass"],
-            "help": [str(LW), "--help"],
-            "import": [str(PYTHON), "-c", "import loopwright"],
-        }
-        tasks = {name: (lambda c=command: contract.run_cpu(c)[0]) for name, command in commands.items()}
-        found = contract.interleave(tasks, max(9, self.bench.args.reps))
-        self.bench.keep("start.json", found)
-        floor = self.bench.floors["bare_python_cpu_s"] = stat(found["bare"], "cpu")
-        for name in ("help", "import"):
-            times = stat([s / floor["median"] for s in found[name]], "cpu")
-            against = ("floor", "bare_python_cpu_s", floor)
-            result = Result(times, against=against, ratio=1 / times["median"], reason=f"{min(found[name]):.3f} s")
-            self.bench.put(f"start.{name}_ratio", result)
+        ratios(self.bench)
 
     def stale(self) -> None:
         """The ruler that edits a project in eight ways and looks whether the step runs again."""
