@@ -59,7 +59,7 @@ def documents_fit(shell: Shell) -> None:
     """What the commands of the followed project print with --json is what docs/schemas says."""
     asked = {
         "trace": "trace $(cat prediction.txt)", "show": "show late", "log": "log late", "events": "events",
-        "check": "check late", "status": "status", "fsck": "fsck",
+        "check": "check late", "status": "status", "fsck": "fsck", "audit": "audit --verify",
     }  # fmt: skip
     assert set(asked) == set(write_schemas.STABLE)
     for command, words in asked.items():

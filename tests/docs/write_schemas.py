@@ -17,7 +17,7 @@ from loopwright import house
 from loopwright.kernel.op import Op
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
-STABLE = ("trace", "show", "log", "events", "check", "status", "fsck")
+STABLE = ("trace", "show", "log", "events", "check", "status", "fsck", "audit")
 
 
 def ops() -> dict[str, Op]:
