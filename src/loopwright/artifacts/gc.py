@@ -159,8 +159,9 @@ class _Cleaning:
     def _ghosts(self, there: set[str]) -> list[Entry]:
         """Artifacts that nothing refers to and whose blob is gone: only their record is left."""
         with self.space.read() as tx:
-            idle = [digest for digest, _ in service.recorded(tx) if digest not in {*there, *self.reach.held}]
-        return [Entry(digest, 0, 0) for digest in dict.fromkeys(idle) if not self.space.blobs.has(digest)]
+            recorded = {digest for digest, _ in service.recorded(tx)}
+        idle = sorted(recorded - there - self.reach.held.keys())
+        return [Entry(digest, 0, 0) for digest in idle if not self.space.blobs.has(digest)]
 
     def _roots(self, tx: Tx) -> Iterator[Root]:
         yield from all_roots(self.space, tx)
