@@ -95,6 +95,13 @@ def test_a_host_does_its_own_jobs_and_those_of_any(space: Space, second: Space) 
         queue.finish(second, mine, {})
 
 
+def test_a_moved_project_brings_its_key(space: Space, second: Space) -> None:
+    path = space.home / "keys" / "subject"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"k" * 32)
+    assert subjects.key_path(space).read_bytes() == subjects.key_path(second).read_bytes() == b"k" * 32
+
+
 def test_hosts_hash_a_person_to_the_same(space: Space, second: Space) -> None:
     one, two = (subjects.key_path(each) for each in (space, second))
     assert one != two and one.read_bytes() == two.read_bytes() and len(one.read_bytes()) == 32

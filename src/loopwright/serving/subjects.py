@@ -19,8 +19,12 @@ MAX_CHARACTERS = 256
 def key_path(space: "Space") -> Path:
     """The file with the Space's key; made when it is not there. Hosts that share a Space share the key."""
     path = space.home / "keys" / "subject"
-    if not path.exists():
-        secret = space.write(_agreed) if space.shared else os.urandom(32)
+    there = path.exists()
+    if space.shared and not _is_agreed(space):
+        mine = path.read_bytes() if there else os.urandom(32)  # a project that was moved brings its own
+        space.write(lambda tx: _offer(tx, mine))
+    if not there:
+        secret = _agreed(space) if space.shared else os.urandom(32)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         fresh = path.with_name(new_id("key"))
         replace_file(fresh, secret)
@@ -31,12 +35,20 @@ def key_path(space: "Space") -> Path:
     return path
 
 
-def _agreed(tx: "Tx") -> bytes:
-    """The key that the first host made."""
-    tx.execute(
-        "INSERT INTO subject_keys(name, secret) VALUES ('subject', ?) ON CONFLICT (name) DO NOTHING", (os.urandom(32),)
-    )
-    return bytes(tx.value("SELECT secret FROM subject_keys WHERE name = 'subject'"))
+def _is_agreed(space: "Space") -> bool:
+    with space.read() as tx:
+        return tx.one("SELECT 1 FROM subject_keys WHERE name = 'subject'") is not None
+
+
+def _offer(tx: "Tx", secret: bytes) -> None:
+    """The first host's key is that of all."""
+    sql = "INSERT INTO subject_keys(name, secret) VALUES ('subject', ?) ON CONFLICT (name) DO NOTHING"
+    tx.execute(sql, (secret,))
+
+
+def _agreed(space: "Space") -> bytes:
+    with space.read() as tx:
+        return bytes(tx.value("SELECT secret FROM subject_keys WHERE name = 'subject'"))
 
 
 def check(text: object) -> str:

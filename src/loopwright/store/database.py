@@ -57,6 +57,10 @@ class Tx(Protocol):
         """The machine time of the database: one clock for all hosts that share it."""
         ...
 
+    def next_number(self, table: str, column: str) -> int | None:
+        """What to give a new row of a table whose numbers may have no holes; None = the database sees to it."""
+        ...
+
     def has_table(self, name: str) -> bool:
         """Whether a table is there."""
         ...

@@ -1,6 +1,7 @@
 """The ledger: append-only events, written in the transaction of the state that they tell of."""
 
 import contextlib
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,9 +49,10 @@ def append(
     """Write one event and return its sequence number; `at_us` is when it held, the Space's time by default."""
     now = tx.now_us()
     row = tx.one(
-        "INSERT INTO events(at_us, known_at_us, actor, kind, subject, data, cause)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+        "INSERT INTO events(seq, at_us, known_at_us, actor, kind, subject, data, cause)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
         (
+            tx.next_number("events", "seq"),
             now if at_us is None else at_us,
             now,
             actor,
@@ -118,17 +120,31 @@ _LINE = (
 
 
 def lines(tx: Tx, *, after: int, upto: int | None = None, limit: int | None = None) -> tuple[list[int], list[str]]:
-    """The numbers and the canonical lines of the events behind one number, up to another, oldest first."""
-    sql, args = f"SELECT seq, {_LINE} AS line FROM events WHERE seq > ?", [after]
+    """The numbers and the canonical lines of the events behind one number, up to another, oldest first.
+
+    A line that is no text any more is told as one that no event can have.
+    """
+    where, args = " FROM events WHERE seq > ?", [after]
     if upto is not None:
-        sql += " AND seq <= ?"
+        where += " AND seq <= ?"
         args.append(upto)
-    sql += " ORDER BY seq"
+    where += " ORDER BY seq"
     if limit is not None:
-        sql += " LIMIT ?"
+        where += " LIMIT ?"
         args.append(limit)
-    rows = tx.query(sql, args)
+    try:
+        rows = tx.query(f"SELECT seq, {_LINE} AS line{where}", args)
+    except sqlite3.OperationalError:  # bytes that are no UTF-8, which only SQLite lets into a text
+        rows = tx.query(f"SELECT seq, CAST({_LINE} AS BLOB) AS line{where}", args)
+        return [row[0] for row in rows], [_odd(row[1]) for row in rows]
     return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _odd(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return "no text: " + line.decode("utf-8", "backslashreplace")
 
 
 def _event(row: Row) -> Event:

@@ -96,6 +96,10 @@ class PostgresTx:
         """The server's time: one clock for all hosts."""
         return int(self.value("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"))
 
+    def next_number(self, table: str, column: str) -> int | None:
+        """One more than the newest, read under the writers' lock: a sequence does not take back what was undone."""
+        return int(self.value(f"SELECT COALESCE(MAX({column}), 0) + 1 FROM {table}"))
+
     def has_table(self, name: str) -> bool:
         """Whether a table is there."""
         return self.value("SELECT to_regclass(quote_ident(?))", (name,)) is not None

@@ -72,6 +72,10 @@ class SqliteTx:
         """Copy the whole database, as this transaction sees it, in one step."""
         self._connection.backup(into)
 
+    def next_number(self, table: str, column: str) -> int | None:
+        """SQLite takes a number back with the transaction that it was given in."""
+        return None
+
     def has_table(self, name: str) -> bool:
         """Whether a table is there."""
         return self.value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)) is not None
