@@ -9,6 +9,9 @@ from loopwright.models.model import Card, Field, Parity
 from loopwright.models.runtime import Predictor, values_of
 
 ROWS = 2000
+# A model that takes long for a row is compared on fewer of them, so that packing it has an end.
+_FEWEST_ROWS, _MOST_S = 200, 20.0
+_SLOW_US = 2000.0
 TOLERANCE = 1e-5
 _MADE_ROWS = 20
 _COMPANY = (2, 3, 7, 16, 33, 100)
@@ -23,7 +26,7 @@ def compare(fitted: Fitted, frame: Any, card: Card, data: bytes) -> Parity:
     expected: list[float] = []
     got: list[float] = []
     made = 0
-    for part, is_made in _parts(fitted, frame, card):
+    for part, is_made in _parts(fitted, frame, card, _affordable(loaded)):
         try:
             right = fitted.reference(part)
         except Exception:  # noqa: BLE001 - a row that the library itself refuses has no right answer
@@ -35,6 +38,11 @@ def compare(fitted: Fitted, frame: Any, card: Card, data: bytes) -> Parity:
     error = max((_distance(a, b) for a, b in zip(expected, got, strict=True)), default=0.0)
     tolerance = TOLERANCE * scale
     return Parity(rows=len(expected), made=made, error=error, tolerance=tolerance, passed=error <= tolerance)
+
+
+def _affordable(loaded: Predictor) -> int:
+    row_s = loaded.measure().row_us / 1e6
+    return ROWS if row_s == 0 else max(_FEWEST_ROWS, min(ROWS, int(_MOST_S / row_s)))
 
 
 def _distance(right: float, got: float) -> float:
@@ -50,8 +58,13 @@ def _scores(loaded: Predictor, part: Any) -> list[float]:
 
 
 def holds_alone(card: Card, data: bytes, frame: Any) -> bool:
-    """Whether a row's score is the same to the last bit whatever rows it is scored with."""
+    """Whether a row's score is the same to the last bit whatever rows it is scored with; not asked of slow models.
+
+    A call for each row adds nothing that would be noticed to what a slow model takes for it.
+    """
     loaded = Predictor(card, data)
+    if loaded.measure().row_us > _SLOW_US:
+        return False
     rows = [loaded.encoder.pack(row) for row in values_of(spread(frame, 300), loaded.signature)]
     alone = [loaded.score([row])[0] for row in rows]
     for size in (*_COMPANY, len(rows)):
@@ -67,8 +80,8 @@ def spread(frame: Any, count: int) -> Any:
     return frame.iloc[[place * len(frame) // count for place in range(count)]]
 
 
-def _parts(fitted: Fitted, frame: Any, card: Card) -> Iterator[tuple[Any, bool]]:
-    yield spread(frame, ROWS), False
+def _parts(fitted: Fitted, frame: Any, card: Card, rows: int) -> Iterator[tuple[Any, bool]]:
+    yield spread(frame, rows), False
     few = spread(frame, _MADE_ROWS)
     for field in card.signature.inputs:
         if field.nullable:
