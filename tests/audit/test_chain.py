@@ -67,6 +67,13 @@ def test_an_edit_is_found(space: Space, seqs: list[int], column: str, value: str
     assert found(report) == [("edited", seqs[9], seqs[9])]
 
 
+def test_bytes_that_are_no_text_are_found(space: Space, seqs: list[int]) -> None:
+    if space.settings.database is not None:
+        return  # PostgreSQL lets none into a text
+    change(space, f"UPDATE events SET data = CAST(x'7bff7d' AS TEXT) WHERE seq = {seqs[9]}")
+    assert found(service.verify(space, ACTOR)) == [("edited", seqs[9], seqs[9])]
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_deletion_is_found(space: Space, seqs: list[int], count: int) -> None:
     change(space, f"DELETE FROM events WHERE seq BETWEEN {seqs[9]} AND {seqs[9] + count - 1}")
@@ -124,6 +131,16 @@ def test_an_insertion_is_found(space: Space, seqs: list[int]) -> None:
 def test_a_changed_seal_is_found(space: Space, seqs: list[int], statement: str) -> None:
     change(space, statement)
     report = service.verify(space, ACTOR)
+    assert "seal" in {finding.what for finding in report.findings}
+
+
+@pytest.mark.parametrize("column", ["events", "last_seq", "hash", "marks", "rows_hash", "previous", "sealed_us"])
+def test_a_seal_that_holds_something_else_is_found(space: Space, seqs: list[int], column: str) -> None:
+    if space.settings.database is not None:
+        return  # PostgreSQL keeps the types of columns
+    signed = service.sign(space, ACTOR)
+    change(space, f"UPDATE seals SET {column} = 'zz' WHERE number = 2")
+    report = service.verify(space, ACTOR, against=signed.text)
     assert "seal" in {finding.what for finding in report.findings}
 
 

@@ -100,13 +100,18 @@ def keep_key(tx: Tx, public: str, at_us: int) -> None:
 
 def _seal(row: Row) -> Seal:
     return Seal(
-        number=row["number"],
-        after=row["after_seq"],
-        last_seq=row["last_seq"],
-        events=row["events"],
-        rows=row["rows_hash"],
-        marks=bytes(row["marks"]),
-        sealed_us=row["sealed_us"],
-        previous=row["previous"],
-        hash=row["hash"],
+        number=_whole(row["number"]),
+        after=_whole(row["after_seq"]),
+        last_seq=_whole(row["last_seq"]),
+        events=_whole(row["events"]),
+        rows=str(row["rows_hash"]),
+        marks=row["marks"] if isinstance(row["marks"], bytes) else bytes(str(row["marks"]), "utf-8"),
+        sealed_us=_whole(row["sealed_us"]),
+        previous=str(row["previous"]),
+        hash=str(row["hash"]),
     )
+
+
+def _whole(value: object) -> int:
+    """A number of a seal; what somebody has put in its place is one that no seal has."""
+    return value if isinstance(value, int) else -1

@@ -95,7 +95,7 @@ def sign(space: Space, actor: str) -> Signed:
 
 
 def _root(chain: Sequence[Seal]) -> bytes:
-    return merkle.root([merkle.leaf(bytes.fromhex(one.hash)) for one in chain])
+    return merkle.root([merkle.leaf(one.hash.encode()) for one in chain])
 
 
 def state(space: Space, actor: str) -> ChainReport:
