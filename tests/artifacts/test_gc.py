@@ -255,10 +255,11 @@ def test_writers_beside_cleanings_without_grace_lose_nothing(space: Space, monke
     for thread in threads:
         thread.start()
     removed = 0
-    for _ in range(300):
+    for _ in range(2000):
         removed += len(clean(space).removed)
         if failed or (removed > 10 and len(kept) > 10):
             break
+        stop.wait(0.004)  # a cleaning without any pause leaves nobody the time to name what was put
     stop.set()
     for thread in threads:
         thread.join()
