@@ -388,7 +388,7 @@ def test_a_fault_of_the_server_tells_nothing_of_it(site: Site, monkeypatch: pyte
     from loopwright.artifacts import names
 
     def broken(space: Space) -> None:
-        raise RuntimeError("secret: /home/someone/.ssh/id_rsa")
+        raise RuntimeError("secret: the key of the house")
 
     monkeypatch.setattr(names, "all_names", broken)
     got = site.call("GET", "/api/v1/names")

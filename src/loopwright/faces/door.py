@@ -82,7 +82,7 @@ class Gate:
         Raises:
             Unauthenticated: it shows a token that does not hold.
         """
-        peer = peers.of_addresses(scope.get("client"), scope.get("server"))
+        peer = scope.get("state", {}).get(peers.KEY) or peers.of_addresses(scope.get("client"), scope.get("server"))
         shown = headers.get("authorization")
         if shown is not None:
             return await run_in_threadpool(self._by_token, peer, bearer(shown.encode("latin-1")))

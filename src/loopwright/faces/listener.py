@@ -12,6 +12,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from loopwright.kernel.clock import monotonic_s
+from loopwright.serving.protocols import peers
 
 _SWEEP_S = 1.0
 _BITE_BYTES = 16 << 10
@@ -35,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         chunks: that many may be small; more must hold `chunk_bytes` on average.
         waiting: requests that are parsed ahead of the one that is answered.
         head_s: from the first byte of a request to the end of its head.
+        slow_s: a head that takes longer gives way when all places are taken.
         request_s: from the first byte of a request to its last, and longer at `body_bytes_s`.
         idle_s: without a request under way.
         unread_s: in which the client takes nothing of what was answered.
@@ -49,6 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     chunk_bytes: int = 64
     waiting: int = 64
     head_s: float = 10.0
+    slow_s: float = 1.0
     request_s: float = 60.0
     body_bytes_s: int = 64 << 10
     idle_s: float = 75.0
@@ -73,6 +76,7 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {**self.app_state, peers.KEY: peers.of_transport(transport)}  # asked of the kernel once
         self._watch = self.loop.call_later(_SWEEP_S, self._look)
         if len(self.connections) > self.limits.connections:
             self._make_room()
@@ -86,11 +90,19 @@ class Listener(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _make_room(self) -> None:
-        """Let go of the connections that have idled longest."""
-        idle = [c for c in self.connections if isinstance(c, Listener) and c is not self and c.idle]
-        for other in sorted(idle, key=lambda c: c._since_s)[: max(1, self.limits.connections // 64)]:
+        """Let go of the connections that idle, or are slow to ask, the longest."""
+        now = monotonic_s()
+        spare = [
+            c for c in self.connections if isinstance(c, Listener) and c is not self and (c.idle or c.dawdles(now))
+        ]
+        for other in sorted(spare, key=lambda c: (not c.idle, c._since_s))[: max(1, self.limits.connections // 64)]:
             other.transport.abort()
             self.connections.discard(other)
+
+    def dawdles(self, now_s: float) -> bool:
+        """Whether the head of a request has been arriving here for too long, and nothing else is under way."""
+        before = self.cycle is None or self.cycle.response_complete
+        return self._in_head and not self.pipeline and before and now_s - self._since_s > self.limits.slow_s
 
     @property
     def idle(self) -> bool:

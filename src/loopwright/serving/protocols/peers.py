@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
+KEY = "peer"  # where a listener keeps what it found out, for all requests of a connection
 _SOCK_DIAG_BY_FAMILY, _REQUEST, _NETLINK_SOCK_DIAG, _ERROR = 20, 1, 4, 2
 _HEAD = struct.Struct("=IHHII")
 _ASK = struct.Struct("=BBBBI")
