@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from harm import damage
 
+from loopwright import house
 from loopwright.artifacts import gc as cleaning
 from loopwright.artifacts import names, service
 from loopwright.artifacts.fsck import fsck
@@ -155,6 +157,23 @@ def test_what_is_taken_between_the_put_and_the_record_is_put_again(
 
 class Killed(BaseException):
     pass
+
+
+def test_two_hosts_clean_and_put_the_same_bytes(space: Space, tmp_path: Path) -> None:
+    if not space.blobs.remote:
+        pytest.skip("SKIPPED(a folder has one host)")
+    shutil.copy(space.root / "loopwright.toml", tmp_path)
+    other = house.open(tmp_path, create=True)
+    try:
+        lone = other.blobs.put_bytes(b"both")
+        for _ in range(2):
+            assert gone(clean(space)) == {lone}
+            assert other.blobs.local.has(lone)  # type: ignore[attr-defined]
+            made = service.put_blob(other, b"both", kind="data", meta={})
+            assert space.blobs.reread(lone) and service.read(space, made.digest) == b"both"
+            other.write(lambda tx: tx.execute("DELETE FROM artifacts"))
+    finally:
+        other.close()
 
 
 def test_a_killed_cleaning_stops_nobody_and_the_next_one_ends_it(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

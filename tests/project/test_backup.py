@@ -20,6 +20,7 @@ from loopwright import house
 from loopwright.artifacts import names, service
 from loopwright.artifacts.fsck import fsck
 from loopwright.artifacts.gc import gc
+from loopwright.audit import service as audit
 from loopwright.kernel.errors import Conflict, Corrupt, Invalid, LoopwrightError, NotFound
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.settings import ENVIRONMENT
@@ -93,6 +94,7 @@ def test_a_project_comes_back_on_any_ground(
     space: Space, tmp_path: Path, target: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(space)
+    audit.seal(space, ME)
     report = backup(space, ME, folder=tmp_path / "kept")
     assert report.ok and report.copied == report.blobs == 4
     before, last = tables(space), report.events
@@ -104,6 +106,8 @@ def test_a_project_comes_back_on_any_ground(
     try:
         assert {**tables(again), "jobs": []} == {**before, "jobs": []}
         assert fsck(again, ME, deep=True).ok
+        chain = audit.verify(again, ME)
+        assert chain.ok and chain.seals == 1
         assert again.settings.clock == "replay" and again.clock.now_us() == space.clock.now_us()
         assert service.read(again, names.resolve(again, "delay").digest, "a") == b"aaa"
         assert again.write(lambda tx: ledger.append(tx, ME, MADE, "y", {})) == last + 1

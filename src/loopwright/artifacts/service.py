@@ -223,6 +223,8 @@ def _kept(space: Space, put: Callable[[], tuple[Artifact, list[str]]]) -> Artifa
         if not taken:
             return get(space, artifact.digest, artifact.kind)
         seen.update(condemned.wait(space, taken))
+        for digest in taken:
+            space.blobs.doubt(digest)
     raise Unavailable("a cleaning takes away what is stored, again and again", code="blob.condemned", hint="lw gc")
 
 

@@ -107,6 +107,9 @@ class Blobs(Protocol):
     def renew(self, digest: str) -> bool:
         """Let a blob's age start anew, as if it had been put now; False when it is not there or is damaged."""
 
+    def doubt(self, digest: str) -> None:
+        """Take nothing that is remembered of a blob for granted the next time it is put."""
+
     def all(self) -> Iterator[str]:
         """The digests of all blobs, in order."""
 
@@ -236,6 +239,10 @@ class LocalBlobs:
         if path.parent not in self._made:
             fsync_folder(self.folder)
             self._made.add(path.parent)
+
+    def doubt(self, digest: str) -> None:
+        """Read the blob again the next time it is put."""
+        self._sure.discard(digest)
 
     def settled(self, digest: str) -> None:
         """Told that a blob has been written whole by this process."""

@@ -270,6 +270,12 @@ class S3Blobs:
                 return self.local.renew(digest)
         return False
 
+    def doubt(self, digest: str) -> None:
+        """Ask the store again the next time the blob is put: somebody may have taken it away."""
+        self.local.doubt(digest)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.local.path(digest), (0, 0))
+
     def _known(self, digest: str) -> bool:
         """Whether this host put the blob so lately that no cleaning can have taken it from the store."""
         try:
