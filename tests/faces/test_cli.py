@@ -12,6 +12,8 @@ import pytest
 from loopwright import house
 from loopwright.faces import cli, commands, index
 from loopwright.kernel import errors
+from loopwright.kernel.pages import Page
+from loopwright.monitors.model import Alarm
 from loopwright.store import space as spaces
 from loopwright.store.space import Space
 
@@ -106,9 +108,10 @@ def test_init_makes_a_project_and_finds_its_file(capsys: pytest.CaptureFixture[s
 
 def test_results_are_documents_or_text(capsys: pytest.CaptureFixture[str], space: Space) -> None:
     code, out, _ = call(capsys, "fsck", "--json")
-    assert (code, json.loads(out)) == (0, {"schema": "lw.fsck/1", "blobs": 0, "artifacts": 0, "damage": []})
-    code, out, _ = call(capsys, "fsck")
-    assert (code, out.count("\n")) == (0, 1)
+    told = json.loads(out)
+    assert (code, told["schema"], told["blobs"], told["damage"]) == (0, "lw.fsck/1", 0, [])
+    code, out, _ = call(capsys, "audit", "--verify")
+    assert code == 0 and out.startswith("0 events")
     code, out, _ = call(capsys, "api", "artifacts.list_names", "--json")
     assert json.loads(out) == {"schema": "lw.artifacts.list_names/1", "items": []}
     code, out, _ = call(capsys, "api")
@@ -121,6 +124,7 @@ def test_results_are_documents_or_text(capsys: pytest.CaptureFixture[str], space
         (errors.Invalid("x"), 2),
         (errors.Unsupported("x"), 2),
         (errors.GateFailed("x"), 3),
+        (errors.GateFailed("x", code="approval.missing"), 5),
         (errors.NotFound("x"), 1),
         (errors.Forbidden("x"), 1),
         (errors.Corrupt("x"), 1),
@@ -128,6 +132,51 @@ def test_results_are_documents_or_text(capsys: pytest.CaptureFixture[str], space
 )
 def test_exit_codes(error: errors.LoopwrightError, code: int) -> None:
     assert cli.exit_code(error) == code
+
+
+def test_a_changed_event_ends_with_1(capsys: pytest.CaptureFixture[str], space: Space) -> None:
+    assert call(capsys, "audit", "checkpoint")[0] == 0
+    assert call(capsys, "audit", "seal")[0] == 0
+    space.write(lambda tx: tx.execute("UPDATE events SET actor = 'other'"))
+    code, out, _ = call(capsys, "audit", "--verify", "--json")
+    told = json.loads(out)
+    assert (code, told["ok"], [finding["what"] for finding in told["findings"]]) == (1, False, ["edited"])
+    assert call(capsys, "audit")[0] == 0, "without --verify nothing is read again"
+
+
+def test_an_open_alarm_ends_with_4(capsys: pytest.CaptureFixture[str], space: Space) -> None:
+    alarm = {"id": "a", "endpoint": "e", "kind": "quality", "opened_us": 1, "closed_us": None, "reason": "x"}
+    op = house.ops()["monitors.list_alarms"]
+    assert op.exit_code is not None
+    for closed, code in ((None, cli.ALARM), (2, cli.OK)):
+        found = Page(items=[Alarm(**{**alarm, "closed_us": closed}, explanation={})])  # type: ignore[arg-type]
+        assert op.exit_code(found) == code
+
+
+def test_settings_say_what_set_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loopwright.toml").write_text('port = 4711\nclock = "wall"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOOPWRIGHT_HOST", "127.0.0.2")
+    code, out, _ = call(capsys, "config", "--show-origin", "--json")
+    rows = {row["name"]: (row["value"], row["origin"]) for row in json.loads(out)["items"]}
+    assert code == 0
+    assert rows["port"] == (4711, "loopwright.toml")
+    assert rows["host"] == ("127.0.0.2", "LOOPWRIGHT_HOST")
+    assert rows["workers"] == (0, "default")
+    assert json.loads(call(capsys, "config", "--json")[1])["port"] == 4711
+
+
+@pytest.mark.parametrize("verb", sorted(cli.LOCAL))
+def test_what_works_here_only_takes_no_address(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, _, err = call(capsys, "--url", "http://127.0.0.1:9", verb)
+    assert code == 2 and "this machine only" in err
+
+
+def test_nobody_elsewhere_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--url", "http://127.0.0.1:9", "status", "--json")
+    assert (code, json.loads(out)["code"]) == (1, "up.silent")
 
 
 def lw(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[Any]:
