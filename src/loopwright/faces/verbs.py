@@ -95,7 +95,7 @@ def config(house: Callable[[], House]) -> click.Command:
     def show(show_origin: bool, as_json: bool) -> None:
         """Say how the project is set; the environment stands above loopwright.toml."""
         found = settings_of(spaces.find_root(Path.cwd()))
-        rows: Any = found if show_origin else {row.name: row.value for row in found}
+        rows = found if show_origin else [{"name": row.name, "value": row.value} for row in found]
         output.say(rows, schema="lw.config/1", as_json=as_json)
 
     return show
