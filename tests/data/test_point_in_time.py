@@ -16,6 +16,7 @@ from loopwright.store.space import Space
 
 DAY = datetime(2013, 1, 1)
 SITES = ["a", "b", None]
+JOINED_BY_DUCKDB = pytest.mark.parametrize("ground", ["sqlite"], indirect=True)  # the database has no part in it
 Fact = tuple[str | None, int | None, int | None, float | None, int | None, str | None]
 
 
@@ -68,6 +69,7 @@ def near(got: Any, want: float | None) -> bool:
     return math.isnan(got) if want is None else abs(got - want) <= 2 * math.ulp(want)
 
 
+@JOINED_BY_DUCKDB
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(facts=st.lists(fact, min_size=1, max_size=25), asks=st.lists(asked, min_size=1, max_size=12))
 def test_every_join_equals_the_slow_reference(space: Space, facts: list[Fact], asks: list[Any], parquet: Any) -> None:
@@ -159,6 +161,7 @@ def test_times_are_moments_whatever_the_offset(space: Space) -> None:
     assert got["time"].iloc[0].to_pydatetime().replace(tzinfo=UTC) == datetime(2013, 1, 1, tzinfo=UTC)
 
 
+@JOINED_BY_DUCKDB
 def test_the_same_bytes_in_the_same_file_and_sums_know_no_order(space: Space, parquet: Any) -> None:
     numbers = random.Random(5)
     facts = []

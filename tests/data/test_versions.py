@@ -205,8 +205,8 @@ def test_bad_words_are_refused_and_change_nothing(space: Space, parquet: Any, he
     service.add(space, ME, path)
     (space.root / "sub").mkdir()
     other = winds(parquet, space.root / "sub/wind.parquet", ("EWR", "2013-03-01 00:00:00", 7.0))
-    space.write(lambda tx: names.register(tx, ME, "taken", artifacts.Artifact(
-        digest="0" * 64, kind="model", size_bytes=1, is_tree=False, meta={})))  # fmt: skip
+    model = artifacts.put_blob(space, b"m", kind="model", meta={})
+    space.write(lambda tx: names.register(tx, ME, "taken", model))
     before = held(space)
 
     def refused(kind: type[LoopwrightError], field: str, path: Path | str, **how: object) -> LoopwrightError:
