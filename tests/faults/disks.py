@@ -155,17 +155,23 @@ def ask(connection: http.client.HTTPConnection, name: str) -> dict[str, Any] | N
 
 
 @contextlib.contextmanager
-def worker(lab: Lab, project: Path) -> Iterator[int]:
-    """A real worker of a project; its port. It is killed at the end."""
+def worker(lab: Lab, project: Path, strace: tuple[str, ...] = ()) -> Iterator[int]:
+    """A real worker of a project, under strace when that is told what to do; its port. It is killed at the end."""
     port_file = lab.folder / "port.txt"
     port_file.unlink(missing_ok=True)
     begun = lab.begin(project, "work", port_file=str(port_file))
     try:
-        port = int(_wait_for(lambda: port_file.exists() and port_file.read_text()))
-        _wait_for(lambda: _ready(port))
+        port = int(wait_for(lambda: port_file.exists() and port_file.read_text()))
+        wait_for(lambda: _ready(port))
+        if strace:
+            out = str(lab.traces / "worker.txt")
+            tracer = subprocess.Popen(["strace", "-f", "-q", *strace, "-o", out, "-p", str(begun.pid)])
+            wait_for(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{begun.pid}/status").read_text())
         yield port
     finally:
         begun.kill()
+        if strace:
+            tracer.wait()
 
 
 def _ready(port: int) -> bool:
@@ -177,7 +183,8 @@ def _ready(port: int) -> bool:
     return False
 
 
-def _wait_for(look: Any, limit_s: float = 30) -> Any:
+def wait_for(look: Any, limit_s: float = 30) -> Any:
+    """What a look finds, once it finds anything."""
     until = time.monotonic() + limit_s
     while not (found := look()):
         assert time.monotonic() < until, "what was waited for did not come"
@@ -195,6 +202,8 @@ class PowerCuts:
         self.lab, self.tally = lab, Tally()
         self.rows = 0
         self._after: dict[str, Any] = {}
+        self._took_s: dict[str, float] = {}
+        self.cut_short = 0
 
     def cut(self, operation: Operation, live_s: float) -> None:
         """One cut; `live_s` is for how long predictions are asked for before it."""
@@ -209,6 +218,37 @@ class PowerCuts:
             if done.code != 0:
                 self.tally.false_success.append(f"{operation.name}: it did not end well: {done.err[-300:]}")
             self._check(project, operation, wanted, asked, cut_s)
+
+    def cut_within(self, operation: Operation, share: float) -> None:
+        """One cut after a share of the operation's usual time: done whole or not at all, and done when repeated."""
+        disk, told = Disk(self.lab, operation.base), f"power cut after {share:.0%} of {operation.name}"
+        wanted = self._wanted(operation)
+        with disk.mounted() as project:
+            operation.arrange(self.lab, project)
+            before = self.lab.ask(project, "state")
+            os.sync()
+            after_s = share * self._took_s[operation.name]
+            done = operation.run(self.lab, project, {"cut": str(disk.place), "cut_after_s": after_s})
+            disk.again()
+            self.tally.attempted += 1
+            seen = self.lab.ask(project, "state")
+            parts = [part for part in wanted if part not in ("served", "runs", "events")]
+            odd = [part for part in parts if not between(seen[part], before[part], wanted[part])]
+            if odd or any(run not in seen["runs"] for run in before["runs"]) or seen["unreadable"]:
+                self.tally.lost.append(f"{told}: {odd or 'runs or bytes'}")
+            self.cut_short += not done.acknowledged
+            if done.acknowledged and any(seen[part] != wanted[part] for part in parts):
+                self.tally.false_success.append(f"{told}: {done.out[-200:]}")
+            again = operation.run(self.lab, project, None)
+            refused = any(code in again.out + again.err for code in operation.refusals)
+            if again.code != 0 and not refused:
+                self.tally.stuck.append(f"{told}: again exits {again.code}: {again.err[-300:]}")
+            seen = self.lab.ask(project, "state")
+            if any(seen[part] != wanted[part] for part in parts):
+                self.tally.lost.append(f"{told}: not as wanted after the repeat")
+            checked = self.lab.lw(project, "fsck", "--json")
+            if checked.code != 0:
+                self.tally.wrong_bytes.append(f"{told}: fsck: {checked.out[-400:]}")
 
     def _lived(self, disk: Disk, project: Path, operation: Operation, live_s: float) -> tuple[Asked, Any, float]:
         how = {"cut": str(disk.place)}
@@ -227,7 +267,9 @@ class PowerCuts:
         if operation.name not in self._after:
             with self.lab.copy(operation.base) as project:
                 operation.arrange(self.lab, project)
-                self.lab.must(operation.run(self.lab, project, None))
+                done = operation.run(self.lab, project, None)
+                self.lab.must(done)
+                self._took_s[operation.name] = done.took_s
                 self._after[operation.name] = self.lab.ask(project, "state")
         found: dict[str, Any] = self._after[operation.name]
         return found
@@ -255,10 +297,18 @@ class PowerCuts:
 
 
 def power(lab: Lab, count: int, live_s: float = 2.2) -> PowerCuts:
-    """Cut the power `count` times, over all durable operations in turn."""
+    """Cut the power at the acknowledgement `count` times, over all durable operations in turn."""
     cuts = PowerCuts(lab)
     for number in range(count):
         cuts.cut(DURABLE[number % len(DURABLE)], live_s + number % 5 * 0.19)
+    return cuts
+
+
+def power_within(lab: Lab, count: int) -> PowerCuts:
+    """Cut the power within an operation `count` times, later and later, over all durable operations in turn."""
+    cuts = PowerCuts(lab)
+    for number in range(count):
+        cuts.cut_within(DURABLE[number % len(DURABLE)], (number * 0.37 + 0.1) % 1.1)
     return cuts
 
 

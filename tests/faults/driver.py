@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -67,6 +68,12 @@ def call(house: Any, name: str, arguments: dict[str, Any]) -> int:
     return 0
 
 
+def cut(disk: int) -> None:
+    """Take the power from the file system of a descriptor."""
+    os.write(2, f"\ncut at {time.monotonic()}\n".encode())
+    fcntl.ioctl(disk, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
+
+
 def act(house: Any, request: dict[str, Any], traced: int | None) -> None:
     """Be the copy: never returns."""
     code = 70
@@ -82,12 +89,14 @@ def act(house: Any, request: dict[str, Any], traced: int | None) -> None:
             time.sleep(0.001)
         os.close(status)
         disk = os.open(request["cut"], os.O_RDONLY) if request.get("cut") else None
+        if disk is not None and request.get("cut_after_s") is not None:
+            threading.Timer(request["cut_after_s"], cut, [disk]).start()
+            disk = None
         done = command(house, request["lw"]) if "lw" in request else call(house, request["call"], request["with"])
         code = int(done)
         if disk is not None:  # at the acknowledgement, before the exit handlers
             sys.stdout.flush()
-            os.write(2, f"\ncut at {time.monotonic()}\n".encode())
-            fcntl.ioctl(disk, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
+            cut(disk)
     except BaseException:  # noqa: BLE001 - what it could not do is its exit code
         with contextlib.suppress(OSError):
             traceback.print_exc()

@@ -157,8 +157,16 @@ def write(root: Path, settings: Settings) -> Path:
             lines.append(f"{field} = {_toml(value)}")
     path = root / FILE
     fresh = path.with_name(f".{FILE}.new")  # whole or not at all: half of it would be another project
-    fresh.write_text("\n".join(lines) + ("\n" if lines else ""), "utf-8")
+    with fresh.open("w", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + ("\n" if lines else ""))
+        stream.flush()
+        os.fsync(stream.fileno())
     fresh.replace(path)
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # and survives a power cut
+    finally:
+        os.close(folder)
     return path
 
 
