@@ -1,7 +1,10 @@
 """The door of control in one process: each class of attack that peers were found open to is turned away."""
 
+import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from loopwright import house
 from loopwright.access import passwords, publishing, service, tokens, users
 from loopwright.faces import bind, control, depth, door
-from loopwright.kernel.errors import LoopwrightError
+from loopwright.kernel.errors import LoopwrightError, Unavailable
 from loopwright.store.space import Space
 
 Serve = Callable[[Callable[[int], Any]], Any]
@@ -94,6 +97,12 @@ def test_a_token_opens_what_its_role_may(site: Site) -> None:
     assert (got.status, got.json["code"]) == (403, "access.refused")
     assert site.call("GET", "/api/v1/me", authorization=viewer).json["grants"] == [{"role": "viewer", "scope": "*"}]
     assert users.listed(site.space) == []
+
+
+def test_no_verb_shows_a_viewer_a_prediction(site: Site) -> None:
+    for role, status in (("viewer", 403), ("operator", 404)):
+        for path in ("/api/v1/show?ref=pred_00", "/api/v1/trace/pred_00", "/api/v1/endpoints/x/predictions/pred_00"):
+            assert site.call("GET", path, authorization=token(site.space, role)).status == status, (role, path)
 
 
 def test_the_token_is_taken_as_the_password_of_basic(site: Site) -> None:
@@ -184,6 +193,24 @@ def test_guessing_is_slowed_down(site: Site) -> None:
     got = site.call("POST", "/api/v1/session", {"name": "ana", "password": "wrong wrong wrong"})
     assert (got.status, got.json["code"]) == (429, "login.slow")
     assert int(got.headers["retry-after"]) >= 1
+
+
+def test_many_who_log_in_at_a_time_keep_nobody_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+
+    def slow(*args: Any) -> None:
+        let_go.wait(20)
+        raise Unavailable("enough")
+
+    monkeypatch.setattr("loopwright.access.sessions.log_in", slow)
+    fields = {"name": "ana", "password": "wrong wrong wrong"}
+    with ThreadPoolExecutor(12) as callers:
+        told = [callers.submit(site.call, "POST", "/api/v1/session", fields) for _ in range(12)]
+        first = {done.result().status for done in itertools.islice(as_completed(told), 8)}
+        assert first == {429}
+        assert site.call("GET", "/api/v1/names").status == 200
+        let_go.set()
+        assert sorted(done.result().status for done in told) == [429] * 8 + [503] * 4
 
 
 def test_a_login_takes_its_two_fields_and_no_others(site: Site) -> None:

@@ -5,6 +5,7 @@ Secrets come in bodies, never in a URL: an invitation's token stands behind the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +27,7 @@ _POLICY = (
     " base-uri 'none'; frame-ancestors 'none'"
 )
 _LONGEST = 1024
+_AT_ONCE = 4
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>loopwright: log in</title><link rel="stylesheet" href="/login.css"><script src="/login.js" defer></script></head>
@@ -94,17 +96,28 @@ class _Desk:
 
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._under_way = 0
+
+    async def _one(self, opens: Callable[..., sessions.Opened], *args: Any) -> sessions.Opened:
+        """One login; more than a few at a time are sent away, or those who guess would keep all threads busy."""
+        if self._under_way >= _AT_ONCE:
+            raise sessions.SlowDown("too many logins at a time", code="login.busy", retry_after_s=2.0)
+        self._under_way += 1
+        try:
+            return await run_in_threadpool(opens, *args)
+        finally:
+            self._under_way -= 1
 
     async def log_in(self, request: Request) -> Response:
         """Open a session by name and password."""
         name, password = await _fields(request, "name", "password")
-        opened = await run_in_threadpool(sessions.log_in, self._control.space, name, password, self._address(request))
+        opened = await self._one(sessions.log_in, self._control.space, name, password, self._address(request))
         return self._opened(opened)
 
     async def accept(self, request: Request) -> Response:
         """Open a session by an invitation, and keep the password that was chosen."""
         token, password = await _fields(request, "token", "password")
-        opened = await run_in_threadpool(sessions.accept, self._control.space, token, password, self._address(request))
+        opened = await self._one(sessions.accept, self._control.space, token, password, self._address(request))
         return self._opened(opened)
 
     async def log_out(self, request: Request) -> Response:

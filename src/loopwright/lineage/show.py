@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from loopwright.access import service as access
 from loopwright.artifacts import names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Version
@@ -38,6 +39,7 @@ def show(space: Space, actor: str, *, ref: str | None = None) -> list[Shown]:
     if ref is None:
         return overview(space)
     if ref.startswith("pred_"):
+        access.require(space, actor, "predictions.read")  # the row of a person, which not all may see who see names
         found = trace(space, actor, prediction=ref)
         return [Shown(kind="prediction", ref=found.id, facts=msgspec.to_builtins(found))]
     if ref.startswith("run_"):
