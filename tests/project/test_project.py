@@ -184,7 +184,7 @@ def test_settings_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError):
-        patch.setattr(Path, "write_text", refuse)
+        patch.setattr(os, "fsync", refuse)
         house.init(tmp_path / "full", Settings(entry="project.py"))
     house.init(tmp_path / "whole", Settings(entry="project.py")).close()
     assert [path.name for path in (tmp_path / "whole").iterdir() if "toml" in path.name] == ["loopwright.toml"]
