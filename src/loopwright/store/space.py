@@ -49,7 +49,7 @@ class Space:
         self.root = root
         self.home = root / HOME
         self.settings = settings
-        self.presence = Presence(self.home / "users")
+        self.presence = Presence(self.home / "open.lock")
         self.database: Database = open_database(self.home, settings)
         self.blobs: Blobs = open_blobs(self.home, settings)
         self.clock: Clock = WallClock()

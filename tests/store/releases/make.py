@@ -17,7 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-RUNTIME = ("run", "tmp", "projects", "values", "gate", "users")
+RUNTIME = ("run", "tmp", "projects", "values", "gate", "open.lock")
 
 
 def main(checkout: Path, out: Path) -> None:
