@@ -1,5 +1,6 @@
 """A project in a folder: declared, run, accepted, found again; without git, in odd folders, with bad words."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
