@@ -225,7 +225,7 @@ def wait_small(house: House, root: Path) -> None:
         version = space.database.version()
         if version != seen:
             seen = version
-            if queue.listed(space, "queued", 1):
+            if queue.waits(space):
                 break
         time.sleep(_WAIT_LOOK_S)
     space.close()

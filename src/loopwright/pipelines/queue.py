@@ -60,18 +60,25 @@ def enqueue(
     return str(row["id"])
 
 
+_WAITS = "state = 'queued' AND COALESCE(host, ?) = ?"
+
+
+def waits(space: Space) -> bool:
+    """Whether a job waits that this host may take."""
+    with space.read() as tx:
+        return tx.one(f"SELECT 1 FROM jobs WHERE {_WAITS} LIMIT 1", (space.host, space.host)) is not None
+
+
 def claim(space: Space) -> Job | None:
     """Take the oldest job that waits for this host, or None; it is the caller's until it is finished or given back."""
-    waits = "state = 'queued' AND COALESCE(host, ?) = ?"
+    if not waits(space):
+        return None
     mine = (space.host, space.host)
-    with space.read() as tx:
-        if tx.one(f"SELECT 1 FROM jobs WHERE {waits} LIMIT 1", mine) is None:
-            return None
 
     def take(tx: Tx) -> Job | None:
         row = tx.one(
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ?, runner = ? WHERE seq ="
-            f" (SELECT MIN(seq) FROM jobs WHERE {waits}) RETURNING *",
+            f" (SELECT MIN(seq) FROM jobs WHERE {_WAITS}) RETURNING *",
             (machine_us(), space.host, *mine),
         )
         return None if row is None else _job(row)
