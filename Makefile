@@ -7,17 +7,18 @@ DEMO ?= demo-flights
 UNTIL ?= 2013-07-31
 export PY
 
-.PHONY: help env demo test lint bench promised pins
+.PHONY: help env demo test test-faults lint bench promised pins
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make env       build $(VENV) from the pinned requirements'
-	@echo 'make demo      four months of real flights through the loop, into ./$(DEMO)'
-	@echo 'make test      the whole test suite'
-	@echo 'make lint      ruff, mypy, the floors'
-	@echo 'make bench     measure everything; document in bench/out'
-	@echo 'make promised  measure again what has been promised so far'
-	@echo 'make pins      renew the pinned requirements'
+	@echo 'make env          build $(VENV) from the pinned requirements'
+	@echo 'make demo         four months of real flights through the loop, into ./$(DEMO)'
+	@echo 'make test         the whole test suite'
+	@echo 'make test-faults  faults at 200 points an operation and 40 power cuts (needs root for the cuts)'
+	@echo 'make lint         ruff, mypy, the floors'
+	@echo 'make bench        measure everything; document in bench/out'
+	@echo 'make promised     measure again what has been promised so far'
+	@echo 'make pins         renew the pinned requirements'
 
 # Everything is pinned with hashes; what is built is built by pinned tools, without a look at the network.
 # The demo needs a part of it only, so that a newcomer does not wait for the servers that the tests talk to.
@@ -42,6 +43,9 @@ demo: $(VENV)/.demo
 
 test: env
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: env
+	$(BIN)/python bench/ground.py --only faults,power --json bench/out/faults.json
 
 lint: env
 	$(BIN)/ruff check .

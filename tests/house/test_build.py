@@ -82,7 +82,7 @@ def test_ci_is_make_test_with_its_exit_code(tmp_path: Path) -> None:
     assert ran.stdout.strip() == f"test from {rules.ROOT}"
 
 
-@pytest.mark.parametrize("verb", ["env", "demo", "test", "lint", "bench", "promised"])
+@pytest.mark.parametrize("verb", ["env", "demo", "test", "lint", "bench", "promised", "test-faults"])
 def test_make_knows_its_verbs(verb: str) -> None:
     ran = subprocess.run(["make", "-n", "-B", verb], cwd=rules.ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
