@@ -201,7 +201,8 @@ class Replay:
         return killed
 
     def _last_words(self) -> str:
-        return self.log.with_suffix(".err").read_text("utf-8", "replace")[-400:]
+        told = [self.log.with_suffix(".err"), self.log]  # what happened, then the error as a document
+        return " ".join(path.read_text("utf-8", "replace")[-400:] for path in told)
 
     def decisions(self) -> list[dict[str, Any]]:
         """The decision events with all their data, oldest first."""

@@ -85,7 +85,7 @@ def test_a_write_that_is_put_out_half_way_is_undone_and_told(space: Space) -> No
 
     with pytest.raises(Unavailable) as caught:
         space.write(half)
-    assert caught.value.hint == "lw doctor"
+    assert caught.value.hint == "lw status"
     put(space, "whole")
     assert subjects(space) == ["whole"]
 

@@ -124,7 +124,7 @@ class Database(Protocol):
 
 def refusal(error: BaseException) -> Unavailable:
     """What a refusing database is told as."""
-    return Unavailable(f"the database refused: {error}", code="store.write", hint="lw doctor")
+    return Unavailable(f"the database refused: {error}", code="store.write", hint="lw status")
 
 
 def run_scripts(tx: Tx, room: str, scripts: Sequence[str]) -> None:

@@ -183,7 +183,7 @@ class PostgresDatabase(Writer):
         text = " ".join(str(error).split()) or type(error).__name__
         if self._password:
             text = text.replace(self._password, "...")
-        return Unavailable(f"the database refused: {text}", code="store.write", hint="lw doctor")
+        return Unavailable(f"the database refused: {text}", code="store.write", hint="lw status")
 
     def make(self, *, create: bool) -> None:
         """See that the schema is there, and make it when asked.
