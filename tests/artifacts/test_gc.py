@@ -226,7 +226,7 @@ def test_what_killed_processes_left_goes(wall_space: Space) -> None:
     runs.sweep(space)  # as the next run that starts does
     left = ["tmp/tmpabc", "tmp/folder/inner", ".new-x", "run/.new-y", "run/step-0a.lock", "spool/delay/x.new"]
     left += ["blobs/ab/half", "blobs/stray", "keys/key_1", "runs/run_0/console.txt", "runs/job_0/console"]
-    left += [f"projects/{'0' * 64}/p.py"]
+    left += [f"projects/{'0' * 64}/p.py", f"values/{'0' * 64}/table.csv"]
     for name in left:
         path = space.home / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -264,6 +264,20 @@ def test_a_folder_that_holds_something_is_refused(wall_space: Space, tmp_path: P
     assert restoring.pick(tmp_path / "kept", "20")
 
 
+def test_a_ground_that_cannot_be_named_is_refused_before_anything_is_brought(wall_space: Space, tmp_path: Path) -> None:
+    backup(wall_space, ME, folder=tmp_path / "kept")
+    for ground in (
+        Ground(database="postgresql://me:planted@db/x"),
+        Ground(database="mysql://db"),
+        Ground(schema="No Name"),
+        Ground(blobs="http://x"),
+        Ground(blobs="s3://bucket/x", blobs_endpoint="ftp://x"),
+    ):
+        with pytest.raises(Invalid) as caught:
+            back(tmp_path / "kept", tmp_path / "new", ground)
+        assert "planted" not in str(caught.value.to_dict()) and not (tmp_path / "new").exists()
+
+
 class Killed(BaseException):
     pass
 

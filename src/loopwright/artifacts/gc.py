@@ -248,6 +248,8 @@ def _temporary(space: Space) -> Iterator[Leftover]:
     for folder in (space.home, *(space.home / name for name in ("run", "keys", "backups"))):
         if folder.is_dir():
             yield from (Leftover(path, "a half-made file") for path in sorted(folder.glob(".new-*")))
+    for path in sorted((space.home / "values").glob("*")):
+        yield Leftover(path, "a file value that can be written out again")
     yield from (Leftover(path, "a half-made key") for path in sorted((space.home / "keys").glob("key_*")))
     yield from (Leftover(path, "half-made settings") for path in sorted(space.root.glob(".loopwright.toml.new*")))
     for folder in sorted((space.home / "blobs").iterdir()):

@@ -5,6 +5,7 @@ It is also how a project moves: from a file and a folder to PostgreSQL and an ob
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +106,8 @@ class Restore:
         self.rooms = rooms
         self.manifest = check(source)
         self.written = msgspec.structs.replace(config.read_file(source), **msgspec.structs.asdict(ground))
+        with tempfile.TemporaryDirectory() as trial:
+            config.write(Path(trial), self.written)  # refused before anything is brought, not after
         self.settings = config.overlay(self.written)
 
     def run(self, opener: Callable[[Path], Space], progress: Progress = silent) -> RestoreReport:
