@@ -21,7 +21,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler, TargetEncoder
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+    TargetEncoder,
+)
 from sklearn.tree import DecisionTreeClassifier
 
 from loopwright.artifacts import service as artifacts
@@ -129,6 +136,39 @@ def test_large_whole_numbers_take_the_wide_model() -> None:
     assert np.abs(packed.predict(x) - fitted.predict(x)).max() < 1e-4
 
 
+def test_a_column_that_the_pipeline_drops_is_not_asked_for() -> None:
+    x = frame(400)
+    x["note"] = pd.Categorical(["free text"] * len(x))
+    logged = make_pipeline(SimpleImputer(), FunctionTransformer(np.log1p))
+    encoder = ColumnTransformer([("numbers", logged, ["wind"]), ("levels", ones(), ["dest"])])
+    fitted = make_pipeline(encoder, LogisticRegression(max_iter=300)).fit(x, late(x))
+    packed = model("late", fitted, sample=x)
+    assert [field.name for field in packed.card.signature.inputs] == ["wind", "dest"]
+    assert np.abs(packed.predict(x[["dest", "wind"]]) - fitted.predict_proba(x)[:, 1]).max() <= 1e-5
+
+
+def test_types_of_pandas_that_hold_a_null_are_columns_too() -> None:
+    x = frame(300)
+    x["seats"] = pd.array([None if n % 9 == 0 else n % 50 for n in range(300)], dtype="Int64")
+    x["flag"] = pd.array([None if n % 13 == 0 else n % 2 == 0 for n in range(300)], dtype="boolean")
+    encoder = make_column_transformer((ones(), ["flag"]), (SimpleImputer(), ["seats"]))
+    fitted = make_pipeline(encoder, LogisticRegression(max_iter=300)).fit(x, late(x))
+    packed = model("late", fitted, sample=x)
+    assert [(f.name, f.dtype, f.nullable) for f in packed.card.signature.inputs] == [
+        ("seats", "int64", True),
+        ("flag", "bool", True),
+    ]
+    assert np.abs(packed.predict(x) - fitted.predict_proba(x)[:, 1]).max() <= 1e-5
+
+
+def test_a_column_cannot_be_a_number_and_a_level_at_once() -> None:
+    x = frame(300)
+    encoder = ColumnTransformer([("numbers", StandardScaler(), ["hour"]), ("levels", ones(), ["hour"])])
+    fitted = make_pipeline(encoder, LogisticRegression(max_iter=300)).fit(x, late(x))
+    with pytest.raises(Unsupported, match="a number in one place"):
+        model("late", fitted, sample=x)
+
+
 def test_a_row_scores_the_same_in_whatever_company() -> None:
     x = frame()
     for made in (BINARY["logistic"], BINARY["forest"]):
@@ -148,10 +188,10 @@ def test_a_level_that_the_encoder_refuses_is_an_error_and_a_null_it_refuses_cann
     x = frame().dropna()
     encoder = make_column_transformer((OneHotEncoder(), ["dest", "gate"]))
     fitted = make_pipeline(encoder, LogisticRegression(max_iter=300)).fit(x, late(x))
-    x.attrs["loopwright"] = {"nullable": ["dest", "wind"]}
+    x.attrs["loopwright"] = {"nullable": ["dest"]}
     packed = model("late", fitted, sample=x)
     fields = {field.name: field for field in packed.card.signature.inputs}
-    assert (fields["dest"].unseen, fields["dest"].nullable, fields["wind"].nullable) == ("refused", False, True)
+    assert (fields["dest"].unseen, fields["dest"].nullable) == ("refused", False)
     with pytest.raises(Invalid, match="'dest' has a value that the model was not trained on"):
         packed.load().predict_values([_row(packed, "NOWHERE")])
     two = x[["wind", "hour"]]

@@ -44,7 +44,9 @@ def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
         raise not_fitted() from None
     task = check_task(_task_of(fitted), asked)
     columns, named = _columns_of(fitted, frame)
-    branches = _Branches(fitted, frame[columns], named)
+    used = _used(fitted, len(columns)) if named else list(range(len(columns)))
+    columns = [columns[place] for place in used]
+    branches = _Branches(fitted, frame[columns], named, used)
     plain = branches.plain()
     return Fitted(
         flavour="sklearn",
@@ -70,13 +72,17 @@ def _convert(model: Any, columns: int, width: Width) -> bytes:
 
 
 def _refilled(step: Any) -> Any:
-    """A step whose imputers are written so that onnxruntime has them at either width."""
+    """A step whose imputers, and functions of numpy, are written so that onnxruntime has them at either width."""
     from sklearn.pipeline import Pipeline
 
-    from loopwright.models.skl_lookup import FillGaps
+    from loopwright.models.skl_lookup import FUNCTIONS, Elementwise, FillGaps
 
     if isinstance(step, Pipeline):
         return Pipeline([(name, _refilled(part)) for name, part in step.steps])
+    if type(step).__name__ == "FunctionTransformer":
+        name = getattr(step.func, "__name__", "")
+        plain = type(step.func).__name__ == "ufunc" and name in FUNCTIONS and not step.kw_args
+        return Elementwise(name) if plain else step
     if type(step).__name__ != "SimpleImputer" or step.add_indicator or step.missing_values == step.missing_values:
         return step
     try:
@@ -147,16 +153,30 @@ def _columns_of(fitted: Any, frame: Any) -> tuple[list[Any], bool]:
     return list(frame.columns), False
 
 
+def _used(fitted: Any, count: int) -> list[int]:
+    """The columns that the model looks at: a ColumnTransformer drops those that it does not name."""
+    first = fitted.steps[0][1] if hasattr(fitted, "steps") else fitted
+    if not hasattr(first, "_transformer_to_input_indices"):
+        return list(range(count))
+    found: set[int] = set()
+    for name, step, _ in first.transformers_:
+        if not (isinstance(step, str) and step == "drop"):
+            found.update(first._transformer_to_input_indices[name])
+    return sorted(found)
+
+
 class _Branches:
     """A pipeline whose encoders are replaced by tables, column by column."""
 
-    def __init__(self, fitted: Any, frame: Any, named: bool) -> None:
+    def __init__(self, fitted: Any, frame: Any, named: bool, used: list[int]) -> None:
         self._fitted = fitted
+        self._place = {before: now for now, before in enumerate(used)}
         self._frame = frame
         self._named = named
         self.levels: dict[Any, tuple[Level, ...]] = {}
         self.unseen: dict[Any, Unseen] = {}
         self.refuses_null: set[Any] = set()
+        self._numbers: set[Any] = set()
 
     def plain(self) -> Any:
         """The same model over a matrix of numbers, in which a level is its place among the levels of its column."""
@@ -180,9 +200,10 @@ class _Branches:
         made = copy.copy(transformer)
         made.transformers_ = []
         for name, step, _ in transformer.transformers_:
-            where = transformer._transformer_to_input_indices[name]
-            if not len(where) or (isinstance(step, str) and step == "drop"):
+            before = transformer._transformer_to_input_indices[name]
+            if not len(before) or (isinstance(step, str) and step == "drop"):
                 continue
+            where = [self._place[place] for place in before]
             if self._encodes(step, where):
                 step = self._table(step, where)
             else:
@@ -190,7 +211,10 @@ class _Branches:
                 step = _refilled(step)
                 if type(step).__name__ == "FunctionTransformer" and step.func is None:
                     step = "passthrough"
-            made.transformers_.append((name, step, list(where)))
+            made.transformers_.append((name, step, where))
+        both = self._numbers & set(self.levels)
+        if both:
+            raise _two_ways(min(both, key=str))
         return made
 
     def _encodes(self, step: Any, where: list[int]) -> bool:
@@ -202,6 +226,7 @@ class _Branches:
     def _only_numbers(self, where: list[int]) -> None:
         for place in where:
             series = self._frame.iloc[:, place]
+            self._numbers.add(series.name)
             if not _is_number(series):
                 raise Unsupported(
                     f"column {str(series.name)!r} is of type {series.dtype} and no encoder stands before the model",
@@ -234,17 +259,20 @@ class _Branches:
                 raise _mixes(step)
             owner[differs] = number
             tables.append(rows)
-            name = series.name
-            self.levels[name] = tuple(level(value) for value in values)
-            self.unseen[name] = "refused" if odd is None else "own"
-            if null is None:
-                self.refuses_null.add(name)
+            self._keep(series.name, tuple(level(value) for value in values), null is None, odd is None)
         # What no column changes is the same in every row; it goes with the first.
         owner[owner == -1] = 0
         cut = [table[:, owner == number] for number, table in enumerate(tables)]
         beside = np.concatenate([np.flatnonzero(owner == number) for number in range(len(tables))])
         places = np.argsort(beside, kind="stable").tolist()
         return TableLookup(tables=cut, places=places)
+
+    def _keep(self, name: Any, levels: tuple[Level, ...], no_null: bool, no_stranger: bool) -> None:
+        if self.levels.setdefault(name, levels) != levels:
+            raise _two_ways(name)
+        self.unseen[name] = "refused" if no_stranger or self.unseen.get(name) == "refused" else "own"
+        if no_null:
+            self.refuses_null.add(name)
 
     def _rows(self, part: Any) -> Any:
         return part if self._named else part.to_numpy()
@@ -273,6 +301,15 @@ def _sparsely(steps: list[tuple[str, Any]], sparse: bool) -> list[tuple[str, Any
     if sparse and len(after) == 1 and is_from(after[0][1], "xgboost"):
         return [("zeros", ZeroIsMissing()), *after]
     return after
+
+
+def _two_ways(name: Any) -> Unsupported:
+    return Unsupported(
+        f"column {str(name)!r} is taken as a number in one place and as levels in another",
+        code="model.encoder",
+        field=str(name),
+        hint="give the model a copy of the column under a second name",
+    )
 
 
 def _mixes(step: Any) -> Unsupported:

@@ -66,6 +66,28 @@ class FillGaps(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.where(np.isnan(matrix), np.asarray(self.values), matrix)
 
 
+class Elementwise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A FunctionTransformer of one of numpy's functions of a number."""
+
+    def __init__(self, function: str = "log") -> None:
+        self.function = function
+
+    def fit(self, matrix: Any, target: Any = None) -> "Elementwise":
+        """Nothing is learned here."""
+        return self
+
+    def transform(self, matrix: Any) -> Any:
+        """The function of each number."""
+        return getattr(np, self.function)(matrix)
+
+
+# numpy's function -> ONNX's operator, and what is added before and after it.
+FUNCTIONS: dict[str, tuple[str, float, float]] = {
+    "log": ("Log", 0.0, 0.0), "log1p": ("Log", 1.0, 0.0), "exp": ("Exp", 0.0, 0.0), "expm1": ("Exp", 0.0, -1.0),
+    "sqrt": ("Sqrt", 0.0, 0.0), "absolute": ("Abs", 0.0, 0.0), "sin": ("Sin", 0.0, 0.0), "cos": ("Cos", 0.0, 0.0),
+}  # fmt: skip
+
+
 def register() -> None:
     """Tell skl2onnx how these are written in ONNX."""
     from skl2onnx import update_registered_converter
@@ -74,6 +96,7 @@ def register() -> None:
     update_registered_converter(ZeroIsMissing, "LoopwrightZeroIsMissing", _same_shape, _convert_zero)
     update_registered_converter(ToFloat32, "LoopwrightToFloat32", _float_shape, _convert_float)
     update_registered_converter(FillGaps, "LoopwrightFillGaps", _same_shape, _convert_gaps)
+    update_registered_converter(Elementwise, "LoopwrightElementwise", _same_shape, _convert_function)
 
 
 def _shape(operator: Any) -> None:
@@ -111,6 +134,28 @@ def _convert_gaps(scope: Any, operator: Any, container: Any) -> None:
     container.add_node("IsNaN", [source], found, name=scope.get_unique_operator_name("IsNaN"), op_version=13)
     name = scope.get_unique_operator_name("Where")
     container.add_node("Where", [found, values, source], target, name=name, op_version=9)
+
+
+def _convert_function(scope: Any, operator: Any, container: Any) -> None:
+    from onnx import TensorProto
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    kind = TensorProto.DOUBLE if isinstance(operator.inputs[0].type, DoubleTensorType) else TensorProto.FLOAT
+    op, before, after = FUNCTIONS[operator.raw_operator.function]
+    steps: list[tuple[str, float | None]] = [("Add", before), (op, None), ("Add", after)]
+    value = operator.inputs[0].full_name
+    for name, number in steps:
+        if number == 0:
+            continue
+        inputs, out = [value], scope.get_unique_variable_name("value")
+        if number is not None:
+            inputs.append(scope.get_unique_variable_name("number"))
+            container.add_initializer(inputs[1], kind, [1], [number])
+        version = 13 if number is None else 14
+        container.add_node(name, inputs, out, name=scope.get_unique_operator_name(name), op_version=version)
+        value = out
+    name = scope.get_unique_operator_name("Identity")
+    container.add_node("Identity", [value], operator.outputs[0].full_name, name=name, op_version=14)
 
 
 def _convert_zero(scope: Any, operator: Any, container: Any) -> None:
