@@ -103,13 +103,13 @@ def help_text(op: Op) -> str:
 
 
 def verb(op: Op) -> str:
-    """The HTTP verb of the row."""
-    return op.http.split(" ", 1)[0]
+    """The HTTP verb of the row; empty when no wire offers it."""
+    return op.http.partition(" ")[0]
 
 
 def path(op: Op) -> str:
-    """The HTTP path of the row."""
-    return op.http.split(" ", 1)[1]
+    """The HTTP path of the row; empty when no wire offers it."""
+    return op.http.partition(" ")[2]
 
 
 def path_fields(op: Op) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
                 access.require(space, actor, op.action, access.subject_of(op.subject, args))
             if op.shape == "stream" or op.writes:
                 return await run_in_threadpool(_poured, op, space, actor, desk.place(args), desk)
-            key = request.headers.get(KEY_HEADER) if request.method not in ("GET", "DELETE") else None
+            key = request.headers.get(KEY_HEADER) if request.method != "GET" else None
 
             def act() -> repeats.Answer:
                 return _done(op, space, actor, args, submit)
@@ -217,7 +217,9 @@ async def _arguments(op: Op, request: Request, desk: files.Desk) -> dict[str, An
     raw: dict[str, Any] = {}
     for name in request.query_params:
         values = request.query_params.getlist(name)
-        raw[name] = values if name in listed else values[-1]
+        if len(values) > 1 and name not in listed:
+            raise _twice(name)
+        raw[name] = values if name in listed else values[0]
     raw.update(request.path_params)
     lax = set(raw)
     if request.method in ("GET", "DELETE"):
@@ -256,8 +258,12 @@ def body_fields(body: bytes) -> dict[str, Any]:
 def _untaken(fields: dict[str, Any], taken: Collection[str]) -> dict[str, Any]:
     for name in fields:
         if name in taken:
-            raise errors.Invalid(f"{name} stands in the path or query already", code="request.field-twice", field=name)
+            raise _twice(name)
     return fields
+
+
+def _twice(name: str) -> errors.Invalid:
+    return errors.Invalid(f"{name} stands twice in the request", code="request.field-twice", field=name)
 
 
 def unrouted(request: Request, error: Exception) -> Response:

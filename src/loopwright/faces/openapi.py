@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loopwright.faces.http import Wire
 
 PATH = "/openapi.json"
+COOKIE = "lw_session"  # as the door names it
 REF = "#/components/schemas/{name}"
 JSON, BYTES, NDJSON = "application/json", "application/octet-stream", "application/x-ndjson"
 KEY_HEADER = "Idempotency-Key"
@@ -47,6 +48,15 @@ ERRORS = {
     501: "it cannot be done here",
     503: "a part that is needed does not answer now",
     504: "it did not happen in the time given",
+}
+# ops whose route waits for an answer that is not empty
+POLLED = frozenset({"lineage.events"})
+_WAIT = {
+    "name": "wait_s",
+    "in": "query",
+    "required": False,
+    "description": "wait so many seconds, at most 60, until there is one",
+    "schema": {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9},
 }
 _PLACE = re.compile(r"{(\w+)(?::\w+)?}")
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
@@ -180,7 +190,7 @@ def _schemes() -> dict[str, Any]:
     return {
         "bearer": {"type": "http", "scheme": "bearer", "description": "a token of `lw tokens create`"},
         "basic": {"type": "http", "scheme": "basic", "description": "the token as the password"},
-        "session": {"type": "apiKey", "in": "cookie", "name": "loopwright", "description": "of a one-time link"},
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "of a page that logged in"},
     }
 
 
@@ -201,13 +211,15 @@ def _operation(op: Op, body: dict[str, Any]) -> dict[str, Any]:
         told["parameters"] += [_parameter(p, "query") for p in fields]
     elif fields:
         told["requestBody"] = _fields(fields)
+    if op.name in POLLED:
+        told["parameters"].append(_WAIT)
     if op.reads:
         told["parameters"].append({"name": op.reads, "in": "query", "required": True, "schema": {"type": "string"},
                                    "description": "the name of the file whose bytes are the body"})  # fmt: skip
     if uploads:
         kinds = (BYTES,) if op.reads else (NDJSON, BYTES)
         told["requestBody"] = {"required": True, "content": {kind: {"schema": {}} for kind in kinds}}
-    if verb not in ("GET", "DELETE") and not (op.writes or op.secret):
+    if verb != "GET" and not (op.writes or op.secret):
         told["parameters"].append(_key())
     return told
 

@@ -81,13 +81,13 @@ class Caller:
     def _answer(self, op: Op, args: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body; what broke off is sent once more, a command under the same key."""
         verb = bind.verb(op)
-        key = {} if verb in ("GET", "DELETE") or op.secret else {"idempotency-key": new_id("key")}
+        key = {} if verb == "GET" or op.secret else {"idempotency-key": new_id("key")}
         send = self._sender(op, args, key)
         try:
             reply = send()
             answered = self._client.take(reply)
         except Unavailable:
-            if verb == "POST" and not key:
+            if verb != "GET" and not key:
                 raise
             reply = send()
             answered = self._client.take(reply)
