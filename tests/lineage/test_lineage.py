@@ -78,3 +78,13 @@ def test_show_and_log_take_any_address_and_refuse_what_is_none(space: Space) -> 
             show(space, ME, ref=ref)
     with pytest.raises(NotFound):
         trace(space, ME, prediction="pred_none")
+
+
+@pytest.mark.parametrize("limit", [0, -1, -(2**63), 2**63 - 1])
+def test_a_log_has_a_length(space: Space, limit: int) -> None:
+    with pytest.raises(Invalid) as caught:
+        log(space, ME, limit=limit)
+    assert caught.value.field == "limit"
+    if limit < 0:
+        with pytest.raises(Invalid):
+            events(space, ME, limit=limit)

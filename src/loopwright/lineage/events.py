@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from loopwright.access.naming import naming
+from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import Event
 from loopwright.kernel.times import format_time
 from loopwright.lineage.model import Line, Stable
@@ -31,9 +32,14 @@ def events(
         subject: only those of one subject, such as `endpoint:delay`.
         limit: at most so many; 0 = all. By default a thousand, and all with `stable`.
         stable: data time, kind, versions, verdicts, counts and scores only; no ids, digests or wall times.
+
+    Raises:
+        Invalid: `limit` is out of range.
     """
     if limit is None:
         limit = 0 if stable else PAGE
+    if limit < 0:
+        raise Invalid(f"limit must be 0 (all) or more, not {limit}", code="page.limit", field="limit")
     found: list[Event] = []
     kinds = ledger.decision_kinds() if kind == "decision" else None
     with space.read() as tx:

@@ -18,6 +18,8 @@ from loopwright.serving import routes
 from loopwright.store import ledger
 from loopwright.store.space import Space
 
+MOST_LINES = 100_000
+
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """What an address names: its kind, its full address, and the facts."""
@@ -116,7 +118,10 @@ def log(space: Space, actor: str, *, ref: str | None = None, limit: int = 50) ->
 
     Raises:
         NotFound: the address names nothing.
+        Invalid: `limit` is out of range.
     """
+    if not 1 <= limit <= MOST_LINES:
+        raise Invalid(f"limit must be 1 to {MOST_LINES}, not {limit}", code="page.limit", field="limit")
     subjects = _subjects(space, ref) if ref is not None else None
     found: list[Any] = []
     with space.read() as tx:
@@ -125,7 +130,7 @@ def log(space: Space, actor: str, *, ref: str | None = None, limit: int = 50) ->
             found = ledger.read(tx, after=max(0, last - limit), limit=limit)
         else:
             for subject in subjects:
-                found += ledger.read(tx, subject=subject, limit=100_000)
+                found += ledger.read(tx, subject=subject, limit=MOST_LINES)
     found.sort(key=lambda event: -event.seq)
     return lines(space, found[:limit])
 
