@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from loopwright import __version__
+from loopwright.access import published
 from loopwright.faces import processes
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.times import format_time
@@ -193,9 +194,10 @@ def worker(plan: Plan, place: int, fd: int, bank: int) -> Child:
 
 
 def sweep(folder: Path) -> None:
-    """Take away what workers of an earlier `lw up` said of themselves."""
+    """Take away what an earlier `lw up` left: what workers said of themselves, and what tokens opened at that time."""
     for path in folder.glob("worker-*.json"):
         path.unlink(missing_ok=True)
+    (folder / published.FILE).unlink(missing_ok=True)  # a token may have been revoked since; control writes it anew
 
 
 def say(text: str) -> None:
