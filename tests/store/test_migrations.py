@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from loopwright.kernel.errors import Conflict, LoopwrightError
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.settings import ENVIRONMENT
 from loopwright.serving import predictions
-from loopwright.store import backup, ledger
+from loopwright.store import backup, ledger, migrate
 from loopwright.store import space as spaces
 from loopwright.store.space import Space
 
@@ -132,21 +133,34 @@ def test_a_store_killed_while_it_is_brought_forward_opens(old: Path) -> None:
     space.close()
 
 
-def test_an_older_store_under_a_running_server_is_refused(old: Path) -> None:
+def test_an_older_store_under_a_running_server_is_refused(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "_WAIT_S", 0.1)
     run = old / ".loopwright" / "run"
     run.mkdir(exist_ok=True)
-    up, control = (os.open(run / name, os.O_RDWR | os.O_CREAT) for name in ("up.lock", "control.lock"))
+    up = os.open(run / "up.lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(up, fcntl.LOCK_EX)
-        os.close(control)
         with pytest.raises(Conflict, match="an `lw up` runs on it") as caught:
             house.open(old)
         assert caught.value.code == "store.older" and not (old / ".loopwright" / "backups").exists()
-        control = os.open(run / "control.lock", os.O_RDWR)  # control itself, which starts before all others
-        house.open(old).close()
+        monkeypatch.setattr(migrate, "_WAIT_S", 60.0)
+        waiting = threading.Thread(target=lambda: house.open(old).close())  # as the job server, which starts beside it
+        with monkeypatch.context() as patched:
+            patched.setattr(migrate, "_mine", lambda path: threading.current_thread() is not waiting)
+            waiting.start()
+            house.open(old).close()  # as control
+            waiting.join()
+        assert len(list((old / ".loopwright" / "backups").iterdir())) == 1
     finally:
         os.close(up)
-        os.close(control)
+
+
+def test_control_knows_its_own_lock(tmp_path: Path) -> None:
+    path = tmp_path / "control.lock"
+    assert not migrate._mine(path)
+    with open(path, "w"):
+        assert migrate._mine(path)
+    assert not migrate._mine(path)
 
 
 @pytest.mark.usefixtures("ground")

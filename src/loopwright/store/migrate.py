@@ -1,10 +1,11 @@
 """Migrating: an older store is copied, then brought forward in one transaction; never under a running `lw up`."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from loopwright.kernel.clock import machine_us
+from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict
 from loopwright.kernel.settings import Settings
 from loopwright.kernel.times import format_time
@@ -15,6 +16,7 @@ from loopwright.store.locks import is_held
 
 BACKUPS = "backups"
 KEPT = 3
+_WAIT_S = 3.0
 _UP, _CONTROL = "up.lock", "control.lock"
 
 Rooms = Mapping[str, Sequence[str]]
@@ -27,12 +29,14 @@ def prepare(database: Database, home: Path, rooms: Rooms, settings: Settings) ->
         Conflict: it is older, and an `lw up` runs on it.
         LoopwrightError: it was written by a newer loopwright.
     """
+    counts = {room: len(scripts) for room, scripts in rooms.items()}
+    if (mode := current(database, counts)) is not None:
+        return mode
     with database.read() as tx:
         stands = backup.applied(tx)
-        if stands and all(stands.get(room, 0) == len(scripts) for room, scripts in rooms.items()):
-            return str(tx.value("SELECT mode FROM clock"))
-    if stands and not _newer(stands, rooms):
-        _refuse_live(home)
+    if stands and not any(number > counts.get(room, 0) for room, number in stands.items()):
+        if _served(home):
+            return _brought_by_control(database, counts)
         _keep_copy(database, home, rooms)
     return database.write(lambda tx: _migrate(tx, rooms, settings))
 
@@ -46,19 +50,28 @@ def current(database: Database, counts: Mapping[str, int]) -> str | None:
     return None
 
 
-def _newer(stands: Mapping[str, int], rooms: Rooms) -> bool:
-    return any(number > len(rooms.get(room, ())) for room, number in stands.items())
-
-
-def _refuse_live(home: Path) -> None:
-    """Only control may migrate under its own `lw up`: it starts before all that would use the tables."""
+def _served(home: Path) -> bool:
+    """Whether an `lw up` runs on a store, and this process is not its control, which alone may bring it forward."""
     run = home / "run"
-    if is_held(run / _UP) and not _mine(run / _CONTROL):
-        raise Conflict(
-            "this store was made by an older loopwright and an `lw up` runs on it",
-            code="store.older",
-            hint="lw down",
-        )
+    return is_held(run / _UP) and not _mine(run / _CONTROL)
+
+
+def _brought_by_control(database: Database, counts: Mapping[str, int]) -> str:
+    """The mode of the clock once control has brought the store forward, as it does when it starts.
+
+    Raises:
+        Conflict: it does not: the `lw up` is an older one.
+    """
+    until = monotonic_s() + _WAIT_S
+    while (mode := current(database, counts)) is None:
+        if monotonic_s() > until:
+            raise Conflict(
+                "this store was made by an older loopwright and an `lw up` runs on it",
+                code="store.older",
+                hint="lw down",
+            )
+        time.sleep(0.05)
+    return mode
 
 
 def _mine(path: Path) -> bool:
