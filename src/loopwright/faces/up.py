@@ -61,6 +61,7 @@ def start(plan: Plan, *, detached: bool = False) -> tuple[subprocess.Popen[bytes
         Timeout: it did not answer in a minute.
     """
     log = server.run_folder(plan.root) / "up.log"
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a copied project may come without it
     with log.open("wb") as out:
         process = subprocess.Popen(
             plan.argv(),
