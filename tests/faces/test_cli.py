@@ -114,6 +114,8 @@ def test_results_are_documents_or_text(capsys: pytest.CaptureFixture[str], space
     assert code == 0 and out.startswith("0 events")
     code, out, _ = call(capsys, "api", "artifacts.list_names", "--json")
     assert json.loads(out) == {"schema": "lw.artifacts.list_names/1", "items": []}
+    code, out, _ = call(capsys, "api", "--openapi")
+    assert json.loads(out)["openapi"] == "3.1.0"
     code, out, _ = call(capsys, "api")
     assert "artifacts.get_version" in out
 

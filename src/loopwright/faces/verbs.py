@@ -118,10 +118,16 @@ def api(house: Callable[[], House]) -> click.Command:
     @click.command("api")
     @click.argument("operation", required=False)
     @click.argument("fields", nargs=-1, metavar="KEY=VALUE...")
+    @click.option("--openapi", "described", is_flag=True, help="Print the OpenAPI document of all operations.")
     @output.as_json
-    def call(operation: str | None, fields: tuple[str, ...], as_json: bool) -> int:
+    def call(operation: str | None, fields: tuple[str, ...], described: bool, as_json: bool) -> int:
         """Call any operation by its name; without one, list them."""
         ops = house().ops()
+        if described:
+            from loopwright.faces import openapi
+
+            click.echo(bind.to_json(openapi.document(ops)))
+            return 0
         if operation is None:
             rows = [{"operation": op.name, "http": op.http, "does": bind.help_text(op)} for op in ops.values()]
             output.say(rows, schema="lw.api/1", as_json=as_json)
