@@ -1,7 +1,7 @@
 """The job server: it waits small, and once there is a job it forks a child a job, none of which pays for the imports.
 
 While nothing is to be done it holds only the Space open. With the first job it begins anew as the server that has
-imported the accepted project; that one opens no database, and its children wait for jobs, do one and end.
+imported what jobs need; that one opens no database, and its children wait for jobs, do one and end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 LOCK = "jobs.lock"
 OP_JOB = "faces.op"
 WORK = "--at-work"
-DONE, RELOAD, IDLE = 0, 75, 76
+FULL, BARE = "full", "bare"  # with the accepted project imported, or without it
+BARE_KINDS = ("serving.seal",)  # what comes every minute and needs nothing of the project
+DONE, RELOAD, IDLE, MORE = 0, 75, 76, 77
 # what nearly every job needs; importing it starts no thread
 PRELOAD = ("numpy", "duckdb", "orjson")
 IDLE_S = 120.0  # so long after the last job the imports are let go; spools are sealed more often
@@ -58,8 +60,9 @@ class Loaded(msgspec.Struct, frozen=True):
 class Server:
     """Keeps `slots` children waiting for jobs or doing them."""
 
-    def __init__(self, house: House, root: Path, slots: int) -> None:
-        self.house, self.root, self.slots = house, root, slots
+    def __init__(self, house: House, root: Path, slots: int, mode: str = FULL) -> None:
+        self.house, self.root, self.slots, self.mode = house, root, slots, mode
+        self.next_mode: str | None = None
         self.loaded = Loaded()
         self.children: dict[int, int] = {}
         self.busy = mmap.mmap(-1, max(slots, 1))  # a byte a slot, which its child sets while it does a job
@@ -78,12 +81,12 @@ class Server:
         while not self.stopping and not (self.reload and not self.children):
             for slot in range(self.slots):
                 if slot not in self.children.values() and not self.reload and not self.stopping:
-                    self._fork(partial(work, self.house, self.root, self.loaded, self.busy, slot), slot)
+                    self._fork(partial(work, self, slot), slot)
             self._reap()
         while self.children:
             self._reap()
         if not self.stopping:
-            again()
+            again(self.next_mode)
 
     def _told(self, number: int, frame: Any) -> None:
         """To stop: a job that is done in time is done, and what is cut off runs again under its action id."""
@@ -117,6 +120,9 @@ class Server:
         code = os.waitstatus_to_exitcode(status)
         if code == RELOAD:
             self.reload = True
+        elif code == MORE:
+            self.reload, self.next_mode = True, FULL
+            self._tell(signal.SIGTERM)
         elif code == IDLE:
             if not any(self.busy):
                 self.reload = True
@@ -159,7 +165,7 @@ class Server:
         for name in PRELOAD:
             import_module(name)
         self.house.jobs()
-        if self.loaded.path:
+        if self.loaded.path and self.mode == FULL:
             from loopwright.project import entry
 
             try:
@@ -205,10 +211,11 @@ def _stop(number: int, frame: Any) -> None:
     _STOPPED = True
 
 
-def again(*words: str) -> None:
-    """Begin this process anew, as the code that is installed now; does not return."""
-    kept = [word for word in sys.argv[1:] if word != WORK]
-    os.execv(sys.executable, [*PYTHON, "loopwright", *kept, *words])
+def again(mode: str | None = None) -> None:
+    """Begin this process anew, as the code that is installed now, small or at work; does not return."""
+    words = sys.argv[1:]
+    kept = words[: words.index(WORK)] if WORK in words else words
+    os.execv(sys.executable, [*PYTHON, "loopwright", *kept, *([] if mode is None else [WORK, mode])])
 
 
 def wait_small(house: House, root: Path) -> None:
@@ -220,17 +227,16 @@ def wait_small(house: House, root: Path) -> None:
     signal.signal(signal.SIGUSR2, lambda number, frame: renewed.append(number))
     space = house.open(root)
     queue.requeue_running(space, blame=False)
-    seen = -1
-    while not _STOPPED and not renewed:
+    seen, kind = -1, None
+    while not _STOPPED and not renewed and kind is None:
         version = space.database.version()
         if version != seen:
-            seen = version
-            if queue.waits(space):
-                break
-        time.sleep(_WAIT_LOOK_S)
+            seen, kind = version, queue.next_kind(space)
+        if kind is None:
+            time.sleep(_WAIT_LOOK_S)
     space.close()
     if not _STOPPED:
-        again(*([] if renewed else [WORK]))
+        again(None if kind is None else BARE if kind in BARE_KINDS else FULL)
 
 
 def prepare(house: House, root: Path, *, blame: bool) -> Loaded:
@@ -254,25 +260,33 @@ def _accepted(space: Space, project: Any) -> Loaded:
     return Loaded(found.digest, str(project.materialised(space, found)))
 
 
-def work(house: House, root: Path, loaded: Loaded, busy: mmap.mmap, slot: int) -> int:
-    """Wait for a job and do it; RELOAD when another project has been accepted than the one that was imported."""
+def work(server: Server, slot: int) -> int:
+    """Wait for a job and do it.
+
+    Returns:
+        RELOAD when another project has been accepted than the one that was imported, MORE when a job needs it imported,
+        IDLE when none has come for long.
+    """
     from loopwright.pipelines import queue
     from loopwright.store import space as spaces
 
-    space = house.open(root)
+    space = server.house.open(server.root)
     spaces.bind(space, job=True)
     seen, looked_s, began_s = -1, 0.0, monotonic_s()
     while not _STOPPED:
         version = space.database.version()
         if version != seen or monotonic_s() - looked_s > _RELOAD_LOOK_S:
             seen, looked_s = version, monotonic_s()
-            if _digest(space) != loaded.digest:
+            if _digest(space) != server.loaded.digest:
                 space.close()
                 return RELOAD
+            if server.mode == BARE and queue.next_kind(space) not in (None, *BARE_KINDS):
+                space.close()
+                return MORE
             job = queue.claim(space)
             if job is not None:
-                busy[slot] = 1
-                do(house, space, job)
+                server.busy[slot] = 1
+                do(server.house, space, job)
                 space.close()
                 return DONE
         if monotonic_s() - began_s > IDLE_S:
@@ -372,13 +386,13 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.command("_jobs", hidden=True)
     @click.option("--root", required=True)
     @click.option("--jobs", type=int, default=1)
-    @click.option(WORK, "at_work", is_flag=True)
-    def run(root: str, jobs: int, at_work: bool) -> None:
+    @click.option(WORK, "mode", type=click.Choice([FULL, BARE]))
+    def run(root: str, jobs: int, mode: str | None) -> None:
         lock = processes.lock(server.run_folder(Path(root)) / LOCK, wait_s=30.0)
         if lock is None:
             raise Unavailable("an earlier job server does not end", code="jobs.locked", hint="lw down")
-        if at_work:
-            Server(house(), Path(root), jobs).run()
+        if mode is not None:
+            Server(house(), Path(root), jobs, mode).run()
             return
         try:
             wait_small(house(), Path(root))

@@ -63,15 +63,16 @@ def enqueue(
 _WAITS = "state = 'queued' AND COALESCE(host, ?) = ?"
 
 
-def waits(space: Space) -> bool:
-    """Whether a job waits that this host may take."""
+def next_kind(space: Space) -> str | None:
+    """The kind of the oldest job that waits for this host, or None."""
     with space.read() as tx:
-        return tx.one(f"SELECT 1 FROM jobs WHERE {_WAITS} LIMIT 1", (space.host, space.host)) is not None
+        found = tx.value(f"SELECT kind FROM jobs WHERE {_WAITS} ORDER BY seq LIMIT 1", (space.host, space.host))
+    return None if found is None else str(found)
 
 
 def claim(space: Space) -> Job | None:
     """Take the oldest job that waits for this host, or None; it is the caller's until it is finished or given back."""
-    if not waits(space):
+    if next_kind(space) is None:
         return None
     mine = (space.host, space.host)
 
