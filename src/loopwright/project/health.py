@@ -221,7 +221,7 @@ def _log(space: Space) -> Part:
 
 
 def _hosts(space: Space) -> Part:
-    """Who shares the Space and who runs its loop; one that went silent with rows in its spools is waited for no more."""
+    """Who shares the Space and who runs its loop; who went silent with rows in its spools is waited for no more."""
     with space.read() as tx:
         found = watermark.hosts(tx)
         leader = next((held.holder for held in leases.held(tx) if held.live), None)
