@@ -211,6 +211,7 @@ def test_the_host_that_runs_the_loop_is_pulled_out(
     leader.up()
     for host in pair[:2]:
         host.lw("down")
+    assert not list((a.folder / ".loopwright" / "spool").glob("*/*.spool")), "lw down leaves nothing unsealed"
     asked = {
         (one, answer["parameters"]["prediction_id"])
         for port, status, one, answer in [*told, *more]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError
 from loopwright.pipelines import queue
-from loopwright.serving import publish, watermark
+from loopwright.serving import publish, seal, watermark
 from loopwright.store import leases
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 LEASE = "loop"
 TTL_S, RENEW_S = 10.0, 2.5
 _LOOK_S = 0.2
+
+
+def depart(space: Space) -> None:
+    """Seal what the workers of a stopped host have left, so that no other host waits for it or misses it."""
+    seal.seal(space)
+    watermark.leave(space)
 
 
 class Hosts:

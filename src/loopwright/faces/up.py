@@ -214,7 +214,13 @@ def down(house: Callable[[], House]) -> click.Command:
     @output.as_json
     def lower(root: str | None, as_json: bool) -> None:
         """Stop the `lw up` of this project."""
-        found = stop(spaces.find_root(Path(root or ".")))
+        folder = spaces.find_root(Path(root or "."))
+        found = stop(folder)
+        if found is not None and config.read(folder).database is not None:
+            from loopwright.faces import hosts
+
+            with contextlib.closing(house().open(folder)) as space:
+                hosts.depart(space)
         document = {"stopped": found is not None, "pid": found.pid if found else None}
         text = f"stopped process {found.pid}" if found else "nothing runs here"
         output.say(document, schema="lw.down/1", as_json=as_json, render=lambda _: text)
