@@ -22,7 +22,7 @@ class Hasty(Listener):
 
     limits = Limits(
         connections=8, head_s=0.6, request_s=1.2, idle_s=1.2, unread_s=1.0,
-        framing_bytes=5000, head_bytes=10_000, chunks=100, waiting=16,
+        framing_bytes=5000, head_bytes=10_000, chunks=100, waiting=16, slow_s=0.2,
     )  # fmt: skip
 
 
@@ -169,6 +169,19 @@ def test_idle_connections_make_room_and_busy_ones_stay(port: int) -> None:
         assert b"/last 0" in say(port, LAST)
     finally:
         for client in idle:
+            client.close()
+
+
+def test_those_who_are_slow_to_ask_cannot_take_all_places(port: int) -> None:
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(8)]
+    try:
+        for client in slow:
+            client.sendall(b"GET /x HTTP/1.1\r\n")
+        until = time.monotonic() + 5
+        while b"/last 0" not in say(port, LAST):
+            assert time.monotonic() < until
+    finally:
+        for client in slow:
             client.close()
 
 

@@ -248,6 +248,18 @@ def test_when_all_places_are_taken_the_longest_idle_make_room_and_the_busy_stay(
     assert refused.sent.startswith(b"HTTP/1.1 503") and b"Retry-After" in refused.sent
 
 
+def test_those_who_are_slow_to_ask_cannot_take_all_places() -> None:
+    wire = Wire(Limits(connections=4, slow_s=0.0))
+    held = [wire.connect() for _ in range(4)]
+    wire.engine.hold = True
+    held[0][0].data_received(infer(values()))
+    wire.loop.turn()
+    for number in (1, 2, 3):
+        held[number][0].data_received(b"GET /v2 HTTP/1.1\r\n")
+    _, answered = wire.connect()
+    assert [transport.closing for _, transport in held] == [False, True, False, False] and not answered.sent
+
+
 def test_answers_keep_the_order_of_the_requests_when_one_is_slow() -> None:
     wire = Wire()
     connection, transport = wire.connect()

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from loopwright.kernel.clock import monotonic_s
 from loopwright.serving.protocols import peers
+from loopwright.serving.protocols.limits import cut
 
 _SWEEP_S = 1.0
 _BITE_BYTES = 16 << 10
@@ -300,7 +301,7 @@ class Listener(HttpToolsProtocol):
         """Give up on a client that is slow to ask, or to read, or has asked nothing for long."""
         limits, passed_s = self.limits, now_s - self._since_s
         if self._unread_since_s is not None and now_s - self._unread_since_s > limits.unread_s:
-            self.transport.abort()
+            cut(self.transport)
         elif self._deaf:
             return
         elif self._coming and passed_s > (most_s := self._most_s()):

@@ -40,6 +40,25 @@ def refuse(status: int, code: str, message: str, hint: str | None = None) -> Rep
     return Reply(status, orjson.dumps(body))
 
 
+def target(version: str, url: bytes, headers: Mapping[bytes, bytes], doubled: bool) -> bytes | Reply:
+    """The path of a request, or why its head is refused, which another reader might cut out or send on differently."""
+    coding, host = headers.get(b"transfer-encoding"), headers.get(b"host")
+    if version not in ("1.1", "1.0"):
+        return refuse(505, "http.version", "this server speaks HTTP/1.1")
+    if coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked"):
+        return refuse(501, "http.transfer", "the only transfer coding that is read is chunked")
+    if doubled or (host is None and version == "1.1"):
+        return refuse(400, "http.host", "a request names one host, and each header once")
+    if url.startswith(b"/"):
+        return url
+    # The absolute form, which every server must take (RFC 9112, 3.2.2); its host is the one that counts.
+    scheme, _, rest = url.partition(b"://")
+    authority, slash, path = rest.partition(b"/")
+    if scheme.lower() not in (b"http", b"https") or host is None or authority.lower() != host.lower():
+        return refuse(400, "http.target", "the target of a request is a path, or names the same host")
+    return slash + path
+
+
 def head(reply: Reply, keep_alive: bool, http10: bool) -> bytes:
     """The head of a reply."""
     kind = "application/octet-stream" if reply.json_bytes else "application/json"
@@ -49,6 +68,8 @@ def head(reply: Reply, keep_alive: bool, http10: bool) -> bytes:
         lines.append(f"Inference-Header-Content-Length: {reply.json_bytes}")
     if reply.allow:
         lines.append(f"Allow: {reply.allow}")
+    if reply.status == 401:
+        lines.append("WWW-Authenticate: Bearer")
     if reply.status == 503:
         lines.append("Retry-After: 1")
     if not keep_alive:

@@ -15,7 +15,7 @@ from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, Unsupported
 from loopwright.serving.engine import Answer, Ask, Engine
 from loopwright.serving.protocols import limits
-from loopwright.serving.protocols.answers import OK_HEAD, Wire, head, refuse
+from loopwright.serving.protocols.answers import OK_HEAD, Wire, head, refuse, target
 from loopwright.serving.protocols.door import Gatekeeper, Visit
 from loopwright.serving.protocols.heads import Heads
 from loopwright.serving.protocols.limits import Limits
@@ -82,10 +82,11 @@ class Server:
         return Connection(self, self._loop)
 
     def enter(self, connection: "Connection") -> bool:
-        """Take a new connection; when there are too many, those that have idled longest make room."""
+        """Take a new connection; when there are too many, those make room that idle or are slow to ask the longest."""
         if len(self.connections) >= self.most:
-            idle = sorted((c for c in self.connections if c.idle), key=lambda c: c.since_s)
-            for other in idle[: max(1, self.most // 64)]:
+            now = monotonic_s()
+            spare = [c for c in self.connections if c.idle or c.dawdles(now)]
+            for other in sorted(spare, key=lambda c: (not c.idle, c.since_s))[: max(1, self.most // 64)]:
                 other.drop()
                 self.connections.discard(other)
         self.connections.add(connection)
@@ -186,6 +187,10 @@ class Connection(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether no request is under way here."""
         return not self._busy and not self._owed and not self._unfed
+
+    def dawdles(self, now_s: float) -> bool:
+        """Whether a request has been arriving here for longer than one takes, and nothing else is under way."""
+        return self._busy and not self._owed and not self._unfed and now_s - self.since_s > self._limits.slow_s
 
     # asyncio
 
@@ -325,9 +330,11 @@ class Connection(asyncio.Protocol):
         if len(self._url) > self._limits.url_bytes:
             self._end(refuse(414, "http.url", f"a path has at most {self._limits.url_bytes} bytes"))
             return
-        if refused := self._unsound():
-            self._end(refused)
+        found = target(self._parser.get_http_version(), self._url, self._headers, self._doubled)
+        if type(found) is not bytes:
+            self._end(found)  # type: ignore[arg-type]
             return
+        self._url = found
         self._opened = self._open()
         length = self._headers.get(b"content-length", b"0").strip()
         if len(length) > 15 or int(length) > self._limits.body_bytes:
@@ -336,25 +343,6 @@ class Connection(asyncio.Protocol):
         expect = self._headers.get(b"expect")
         if expect is not None:
             self._expected(expect)
-
-    def _unsound(self) -> Reply | None:
-        """Why a head is refused whose request another reader might cut out, or send on, in another way."""
-        version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")
-        host = self._headers.get(b"host")
-        if version not in ("1.1", "1.0"):
-            return refuse(505, "http.version", "this server speaks HTTP/1.1")
-        if coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked"):
-            return refuse(501, "http.transfer", "the only transfer coding that is read is chunked")
-        if self._doubled or (host is None and version == "1.1"):
-            return refuse(400, "http.host", "a request names one host, and each header once")
-        if not self._url.startswith(b"/"):
-            # The absolute form, which every server must take (RFC 9112, 3.2.2); its host is the one that counts.
-            scheme, _, rest = self._url.partition(b"://")
-            authority, slash, path = rest.partition(b"/")
-            if scheme.lower() not in (b"http", b"https") or host is None or authority.lower() != host.lower():
-                return refuse(400, "http.target", "the target of a request is a path, or names the same host")
-            self._url = slash + path
-        return None
 
     def _expected(self, expect: bytes) -> None:
         if expect.lower() != b"100-continue":
@@ -480,7 +468,7 @@ class Connection(asyncio.Protocol):
         """Give up on a client that is slow to ask, or to read, or has asked nothing for long."""
         limit, passed_s = self._limits, now_s - self.since_s
         if self._unread_since_s is not None and now_s - self._unread_since_s > limit.unread_s:
-            self.drop()
+            limits.cut(self._transport)
         elif self._deaf:
             return
         elif self._busy and not self._unfed and passed_s > (limit.head_s if self._in_head else limit.request_s):

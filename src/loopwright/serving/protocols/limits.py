@@ -3,8 +3,12 @@
 Knows no protocol above HTTP.
 """
 
+import contextlib
 import resource
+import socket
+import struct
 import zlib
+from typing import Any
 
 import msgspec
 
@@ -25,6 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         pending: requests of all connections that slow models are at work on; more are told to come back.
         head_s: from the first byte of a request to the end of its head.
         request_s: from the first byte of a request to its last.
+        slow_s: a request that takes longer to arrive gives way when all places are taken.
         idle_s: without a request under way.
         unread_s: in which the client takes nothing of what was answered.
     """
@@ -40,6 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 20_000
     head_s: float = 10.0
     request_s: float = 30.0
+    slow_s: float = 1.0
     idle_s: float = 75.0
     unread_s: float = 30.0
 
@@ -52,6 +58,15 @@ def connections(wanted: int) -> int:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _SPARE_FILES))
+
+
+def cut(transport: Any) -> None:
+    """Reset a connection whose client reads nothing: what it was not sent yet leaves the kernel too."""
+    made = transport.get_extra_info("socket")
+    if made is not None:
+        with contextlib.suppress(OSError):
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def inflate(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
