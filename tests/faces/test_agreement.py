@@ -18,7 +18,7 @@ import pytest
 from loopwright import house
 from loopwright.access import service as access
 from loopwright.faces import bind, cli, client, output, remote
-from loopwright.kernel.errors import LoopwrightError, Unsupported
+from loopwright.kernel.errors import Forbidden, LoopwrightError, Unsupported
 from loopwright.kernel.op import Op
 from loopwright.kernel.verdict import Verdict
 from loopwright.project import server
@@ -364,3 +364,17 @@ def test_what_takes_paths_of_the_machine_is_offered_by_no_wire(rooms: House) -> 
     for name, paths in kinds.items():
         op = house.ops()[name]
         assert not op.http or set(paths) <= {op.reads, op.writes}, f"{name} opens a path that a client names"
+
+
+def test_a_token_opens_what_its_role_may(rooms: House) -> None:
+    made = rooms.do("access.create_token", role="viewer")
+    with remote.connect(house, rooms.url, token=made.secret) as it:  # type: ignore[arg-type]
+        assert it.access.me().actor == f"token:{made.id}"
+        assert len(it.artifacts.list_names()) > 1
+        with pytest.raises(Forbidden) as caught:
+            it.data.add(path="asks.csv")
+        assert caught.value.code == "access.refused" and made.secret not in str(caught.value.to_dict())
+        rooms.do("access.revoke_token", token=made.id)
+        with pytest.raises(Forbidden) as caught:
+            it.artifacts.list_names()
+        assert caught.value.code == "access.unknown"
