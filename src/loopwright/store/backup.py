@@ -14,7 +14,7 @@ from typing import Any
 from loopwright.kernel.errors import Conflict, Corrupt
 from loopwright.store.blobs import fsync_folder
 from loopwright.store.database import Database, Tx, run_scripts
-from loopwright.store.sqlite import SqliteTx
+from loopwright.store.sqlite import SqliteTx, told
 
 Rooms = Mapping[str, Sequence[str]]
 FILE = "space.db"
@@ -42,7 +42,7 @@ def copy_out(database: Database, target: Path, rooms: Rooms) -> None:
     fresh = target.with_name(f".new-{target.name}")
     fresh.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(fresh, isolation_level=None)) as into, database.read() as tx:
+        with told(fresh), closing(sqlite3.connect(fresh, isolation_level=None)) as into, database.read() as tx:
             os.chmod(fresh, 0o600)
             if isinstance(tx, SqliteTx):
                 tx.copy_to(into)
@@ -202,7 +202,7 @@ def brought_forward(path: Path, rooms: Rooms) -> None:
     Raises:
         LoopwrightError: it was written by a newer loopwright.
     """
-    with closing(sqlite3.connect(path, isolation_level=None)) as found:
+    with told(path), closing(sqlite3.connect(path, isolation_level=None)) as found:
         found.row_factory = sqlite3.Row
         tx = SqliteTx(found, False)
         tx.execute("BEGIN IMMEDIATE")

@@ -30,6 +30,30 @@ def _is_refusal(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSED
 
 
+def _told(path: Path, error: BaseException) -> Unavailable:
+    """SQLite says "disk I/O error" also where the disk is full: the disk is asked."""
+    full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    with suppress(OSError):
+        full = full or shutil.disk_usage(path.parent).free < _LITTLE_BYTES
+    return refusal(OSError(f"no space left on the disk of {path}" if full else f"{path}: {error}"))
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Inside, what the disk of a database refuses is told with its path.
+
+    Raises:
+        Unavailable: it refused.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        # a write in a read-only snapshot is a mistake of ours, not the disk's
+        if _is_refusal(error) and getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
+            raise _told(path, error) from None
+        raise
+
+
 class SqliteTx:
     """A transaction of SQLite."""
 
@@ -166,13 +190,7 @@ class SqliteDatabase(Writer):
         self._connection.execute("RELEASE step")
 
     def _refusal(self, error: BaseException) -> Unavailable:
-        """SQLite says "disk I/O error" also where the disk is full: the disk is asked."""
-        if not _is_refusal(error):
-            return refusal(error)
-        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        with suppress(OSError):
-            full = full or shutil.disk_usage(self.path.parent).free < _LITTLE_BYTES
-        return refusal(OSError(f"no space left on the disk of {self.path}" if full else f"{self.path}: {error}"))
+        return _told(self.path, error) if _is_refusal(error) else refusal(error)
 
     def _undo(self) -> None:
         try:
@@ -200,16 +218,13 @@ class SqliteDatabase(Writer):
         if connection.in_transaction:
             yield SqliteTx(connection, self.replay)
             return
-        try:
-            connection.execute("BEGIN")
-            yield SqliteTx(connection, self.replay)
-        except sqlite3.Error as error:
-            if _is_refusal(error) and getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
-                raise self._refusal(error) from None
-            raise
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
+        with told(self.path):
+            try:
+                connection.execute("BEGIN")
+                yield SqliteTx(connection, self.replay)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
 
     def version(self) -> int:
         """A number that changes when another connection has committed (SQLite's data_version of this thread)."""
