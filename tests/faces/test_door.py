@@ -99,6 +99,13 @@ def test_a_token_opens_what_its_role_may(site: Site) -> None:
     assert users.listed(site.space) == []
 
 
+def test_a_file_is_refused_before_a_byte_of_it_is_taken(site: Site) -> None:
+    shown = {"authorization": token(site.space, "steward", "name:orders"), "content-type": "application/octet-stream",
+             "content-length": "1000000"}  # fmt: skip
+    got = site.served.call("POST", "/api/v1/data?path=x.csv&as_=others", [b"the rest never comes"], shown)
+    assert (got.status, got.json["code"]) == (403, "access.refused")
+
+
 def test_no_verb_shows_a_viewer_a_prediction(site: Site) -> None:
     for role, status in (("viewer", 403), ("operator", 404)):
         for path in ("/api/v1/show?ref=pred_00", "/api/v1/trace/pred_00", "/api/v1/endpoints/x/predictions/pred_00"):

@@ -48,6 +48,7 @@ _MISSING = 404
 _NAMED = {_MISSING: "route.missing", 405: "route.verb"}
 
 Handler = Callable[[Request], Awaitable[Response]]
+Allow = Callable[[dict[str, Any]], None]
 Submit = Callable[[Op, str, dict[str, Any]], Any]
 
 
@@ -163,10 +164,14 @@ def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
 
     async def handle(request: Request) -> Response:
         actor = request.state.actor
-        with files.Desk(op, space) as desk:
-            args = await _arguments(op, request, desk)
+
+        def allow(args: dict[str, Any]) -> None:
             if op.subject:
                 access.require(space, actor, op.action, access.subject_of(op.subject, args))
+
+        with files.Desk(op, space) as desk:
+            args = await _arguments(op, request, desk, allow)
+            allow(args)
             if op.shape == "stream" or op.writes:
                 return await run_in_threadpool(_poured, op, space, actor, desk.place(args), desk)
             key = request.headers.get(KEY_HEADER) if request.method != "GET" else None
@@ -211,8 +216,8 @@ def _pieces(result: Any) -> Iterable[bytes]:
     return (result,) if isinstance(result, bytes) else result
 
 
-async def _arguments(op: Op, request: Request, desk: files.Desk) -> dict[str, Any]:
-    """Path, query and body of a request as the op's keyword arguments."""
+async def _arguments(op: Op, request: Request, desk: files.Desk, allow: Allow) -> dict[str, Any]:
+    """Path, query and body of a request as the op's keyword arguments; `allow` is asked before a file is taken."""
     listed = {p.name for p in bind.params(op) if bind.origin(p.type) in (list, tuple)}
     raw: dict[str, Any] = {}
     for name in request.query_params:
@@ -225,7 +230,7 @@ async def _arguments(op: Op, request: Request, desk: files.Desk) -> dict[str, An
     if request.method in ("GET", "DELETE"):
         return bind.bind(op, raw, lax=lax)
     if op.reads:
-        bind.bind(op, raw, lax=lax)  # before a byte of the file is taken
+        allow(bind.bind(op, raw, lax=lax))  # before a byte of the file is taken
         raw[op.reads] = await desk.take(raw[op.reads], request.stream())
         return bind.bind(op, raw, lax=lax)
     body = await request.body()
