@@ -296,6 +296,32 @@ def work(house: Any, port_file: str, slot: int = 0) -> int:
     return worker.main(["--home", str(space.home), "--slot", str(slot), "--fd", str(listener.detach())])
 
 
+def log_points(house: Any) -> None:
+    """Be a run that logs points until it is killed; says each with the moment at which it was kept."""
+    import time
+
+    from loopwright.runs import service as runs
+
+    space = house.open()
+    recorder = runs.start(space, "local:me", "step", "points")
+    print(recorder.run_id, flush=True)
+    number = 0
+    while True:
+        recorder.metrics({"number": number})
+        print(number, time.monotonic(), flush=True)
+        number += 1
+        time.sleep(0.004)
+
+
+def points(house: Any, run: str) -> list[float]:
+    """The values of the points of a run."""
+    from loopwright.runs import service as runs
+
+    space = house.open()
+    runs.sweep(space)
+    return [point.value for point in runs.points(space, run)]
+
+
 def write(house: Any, number: int, rounds: int) -> list[Any]:
     """Be one of several writers: versions, labels and runs' points; says what was acknowledged."""
     import json as plain

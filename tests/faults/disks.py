@@ -1,6 +1,7 @@
 """Disks that fail for real: an ext4 image whose power is cut, one that is full, one that is read-only. Needs root."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from driver import EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH
 from lab import Lab, Tally
 from points import OPERATIONS, Operation, between
 
@@ -74,6 +76,16 @@ class Disk:
         finally:
             _run("umount", str(self.place))
             self._image.unlink()
+
+    def cut(self) -> float:
+        """Take its power, and say when."""
+        handle = os.open(self.place, os.O_RDONLY)
+        try:
+            at_s = time.monotonic()
+            fcntl.ioctl(handle, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
+        finally:
+            os.close(handle)
+        return at_s
 
     def again(self) -> None:
         """Take the disk out and put it in again, as a machine does that comes back."""

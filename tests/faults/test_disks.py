@@ -3,12 +3,14 @@
 import contextlib
 import http.client
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from disks import (
+    KEPT_S,
     Client,
     Disk,
     NoMount,
@@ -54,6 +56,23 @@ def test_a_power_cut_within_an_operation_leaves_it_done_or_not(lab: Lab) -> None
     assert cuts.tally.faults == []
     assert cuts.tally.attempted == CUTS
     assert cuts.cut_short > 0, "every cut came too late"
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power"])
+def test_metric_points_are_kept(lab: Lab, power: bool) -> None:
+    disk = Disk(lab, "base")
+    with disk.mounted() as project:
+        begun = lab.begin(project, "log_points")
+        wait_for(lambda: begun.said().count("\n") > 400)
+        cut_s = disk.cut() if power else math.inf
+        begun.kill()
+        if power:
+            disk.again()
+        run, *told = begun.said().splitlines()
+        kept = [(float(number), float(at_s)) for number, at_s in (line.split() for line in told)]
+        due = [number for number, at_s in kept if at_s < cut_s - KEPT_S]
+        logged = lab.ask(project, "points", run=run)
+        assert due and logged[: len(due)] == due
 
 
 def test_a_full_disk_is_refused_by_name_and_nothing_is_lost(lab: Lab) -> None:
