@@ -157,7 +157,7 @@ def own_key(folder: Path) -> tuple[str, bytes, str]:
 
 def _write_once(path: Path, text: str) -> None:
     """Make a file whole and durable, for its owner only; leave the one that another process made meanwhile."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".new-{path.name}-{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
