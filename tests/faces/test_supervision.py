@@ -19,8 +19,9 @@ import pytest
 
 import loopwright
 from loopwright import house
-from loopwright.faces import children, client, supervisor, takeover, up
+from loopwright.faces import children, client, processes, supervisor, takeover, up
 from loopwright.kernel.errors import LoopwrightError, NotFound
+from loopwright.pipelines import queue
 from loopwright.project import server
 
 Project = Any  # of conftest.py
@@ -307,6 +308,22 @@ def test_a_job_that_is_cut_off_by_the_end_of_its_server_is_not_blamed(project: P
     assert again["attempt"] == 1, "the attempt that was cut off does not count"
     project.process.kill()  # nothing is left to be drained
     project.process.wait()
+
+
+def test_the_job_server_imports_the_project_only_for_a_job_that_needs_it(project: Project) -> None:
+    where = project.start(workers=1)
+    server_pid = until(lambda: pids(project).get("jobs"))
+    assert b"--at-work" not in processes.command_line(server_pid)
+    space = house.open(project.folder)
+    try:
+        space.write(lambda tx: queue.enqueue(tx, "to-seal", "serving.seal", {}))
+        until(lambda: found.state == "finished" if (found := queue.get(space, "to-seal")) else False)
+    finally:
+        space.close()
+    assert b"--at-work\0bare" in processes.command_line(server_pid)
+    _, told = once(where.control_url, "POST", "/api/v1/checks", b'{"ref": "tiny@1"}')
+    until(lambda: once(where.control_url, "GET", told["at"])[1]["state"] == "finished", 60)
+    assert b"--at-work\0full" in processes.command_line(server_pid)
 
 
 def test_a_child_that_dies_at_once_waits_longer_each_time_until_it_has_lived(tmp_path: Path) -> None:
