@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from loopwright.faces import bind, door, files, http, repeats
-from loopwright.kernel.errors import Invalid
+from loopwright.kernel.errors import Invalid, Timeout
 from loopwright.kernel.op import Op
 from loopwright.store.space import Space
 
@@ -46,6 +46,10 @@ def count(space: Space, actor: str, *, what: str) -> dict[str, int]:
     CALLS.append(what)
     if what == "bad":
         raise Invalid("bad", field="what")
+    if what == "late":
+        raise Timeout("the workers do not follow", code="routes.late")
+    if what == "broken":
+        raise ZeroDivisionError
     if what == "slow":
         WAITING.set()
         GO_ON.wait(30)
@@ -143,6 +147,13 @@ def test_what_was_refused_may_come_again(site: Site) -> None:
     for _ in range(2):
         assert counted(site, "bad", "k1").status == 422
     assert CALLS == ["bad", "bad"]
+
+
+@pytest.mark.parametrize(("what", "status"), [("late", 504), ("broken", 500)])
+def test_what_may_have_been_done_is_not_done_again(site: Site, what: str, status: int) -> None:
+    first, again = counted(site, what, "k1"), counted(site, what, "k1")
+    assert (first.status, again.status) == (status, status)
+    assert first.json == again.json and CALLS == [what]
 
 
 def test_a_key_under_way_is_told(site: Site) -> None:

@@ -152,8 +152,7 @@ def guard(wire: Wire, space: Space) -> Route:
             return refusal(Malformed("the request broke off", field="body"))
         except Exception as error:  # noqa: BLE001 - the server outlives a fault in one answer, and shows it in its log
             traceback.print_exc(file=sys.stderr)
-            why = f"{type(error).__name__} in the server, see its log"
-            return refusal(errors.LoopwrightError(why, code="internal"))
+            return refusal(_internal(error))
 
     handle.action = wire.action  # type: ignore[attr-defined]
     return Route(wire.path, handle, methods=[wire.verb])
@@ -183,7 +182,7 @@ def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
                 status, body = await run_in_threadpool(act)
                 return Response(body, status, media_type=JSON)
             who = actor, repeats.valid_key(key, op), repeats.asked(op, args, desk.sha256)
-            (status, body), again = await run_in_threadpool(repeats.once, space, who, act)
+            (status, body), again = await run_in_threadpool(repeats.once, space, who, act, _failed)
             return Response(body, status, {AGAIN_HEADER: "true"} if again else {}, JSON)
 
     limit = FILE_LIMIT_BYTES if op.reads else LIMIT_BYTES
@@ -195,6 +194,16 @@ def _done(op: Op, space: Space, actor: str, args: dict[str, Any], submit: Submit
     if op.shape == "job" and submit is not None:
         return _ACCEPTED, bind.to_json(submit(op, actor, args))
     return _OK, bind.to_json(op.fn(space, actor, **_told(op, args)))
+
+
+def _failed(error: Exception) -> repeats.Answer:
+    """Status and body of an error."""
+    told = error if isinstance(error, errors.LoopwrightError) else _internal(error)
+    return status_of(told), bind.to_json(told.to_dict())
+
+
+def _internal(error: Exception) -> errors.LoopwrightError:
+    return errors.LoopwrightError(f"{type(error).__name__} in the server, see its log", code="internal")
 
 
 def _told(op: Op, args: dict[str, Any]) -> dict[str, Any]:

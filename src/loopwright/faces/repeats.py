@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from loopwright.kernel.clock import machine_us
-from loopwright.kernel.errors import Conflict, Invalid, Unsupported
+from loopwright.kernel.errors import Conflict, Invalid, LoopwrightError, Timeout, Unavailable, Unsupported
 from loopwright.kernel.op import Op
 from loopwright.kernel.times import SECOND
 from loopwright.store.database import Tx
@@ -60,8 +60,16 @@ def asked(op: Op, args: dict[str, Any], body_sha256: str) -> str:
     return sha256(form).hexdigest()
 
 
-def once(space: Space, who: tuple[str, str, str], act: Callable[[], Answer]) -> tuple[Answer, bool]:
+def once(
+    space: Space,
+    who: tuple[str, str, str],
+    act: Callable[[], Answer],
+    failed: Callable[[Exception], Answer] = lambda error: (500, b"{}"),
+) -> tuple[Answer, bool]:
     """Act, or give the first answer to the same (actor, key, asked) again; says which.
+
+    What was refused changed nothing, and its key is as if it had not come. An error after which something may have been
+    done is an answer like any other: `failed` says how it is told.
 
     Raises:
         Conflict: the first request is under way, or its outcome is not known.
@@ -73,14 +81,26 @@ def once(space: Space, who: tuple[str, str, str], act: Callable[[], Answer]) -> 
         return found, True
     try:
         answer = act()
-    except BaseException:
-        space.write(lambda tx: tx.execute(_FORGET, (actor, key)))
+    except Exception as error:
+        if _changed_nothing(error):
+            space.write(lambda tx: tx.execute(_FORGET, (actor, key)))
+        else:
+            _keep(space, actor, key, failed(error))
         raise
+    _keep(space, actor, key, answer)
+    return answer, False
+
+
+def _changed_nothing(error: Exception) -> bool:
+    unclear = isinstance(error, Timeout | Unavailable) and error.code != "store.write"
+    return isinstance(error, LoopwrightError) and not unclear
+
+
+def _keep(space: Space, actor: str, key: str, answer: Answer) -> None:
     told = (answer[0], answer[1].decode(), actor, key)
     space.write(
         lambda tx: tx.execute("UPDATE repeats SET status = ?, answer = ? WHERE actor = ? AND request_key = ?", told)
     )
-    return answer, False
 
 
 _FORGET = "DELETE FROM repeats WHERE actor = ? AND request_key = ?"
