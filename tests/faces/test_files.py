@@ -153,7 +153,7 @@ def test_what_was_refused_may_come_again(site: Site) -> None:
 def test_what_may_have_been_done_is_not_done_again(site: Site, what: str, status: int) -> None:
     first, again = counted(site, what, "k1"), counted(site, what, "k1")
     assert (first.status, again.status) == (status, status)
-    assert first.json == again.json and CALLS == [what]
+    assert first.json == again.json and len(CALLS) == 1
 
 
 def test_a_key_under_way_is_told(site: Site) -> None:
