@@ -63,6 +63,7 @@ class Server:
     def __init__(self, house: House, root: Path, slots: int, mode: str = FULL) -> None:
         self.house, self.root, self.slots, self.mode = house, root, slots, mode
         self.next_mode: str | None = None
+        self._parent = os.getppid()
         self.loaded = Loaded()
         self.children: dict[int, int] = {}
         self.busy = mmap.mmap(-1, max(slots, 1))  # a byte a slot, which its child sets while it does a job
@@ -90,6 +91,9 @@ class Server:
 
     def _told(self, number: int, frame: Any) -> None:
         """To stop: a job that is done in time is done, and what is cut off runs again under its action id."""
+        if os.getppid() != self._parent:  # the supervisor was killed: the next one waits for this one's end
+            self._tell(signal.SIGKILL)
+            os._exit(0)
         if not self.stopping:
             self.stopping = True
             self._tell(signal.SIGTERM)
