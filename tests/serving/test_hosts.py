@@ -1,5 +1,6 @@
 """Two folders with one database and one store, as two hosts have them: who holds what up, and who does which job."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from loopwright.pipelines import queue
 from loopwright.serving import publish, record, seal, subjects, watermark
 from loopwright.serving.record import Columns, LogRow
 from loopwright.serving.spool import HOSTS, SLOTS, Spool
+from loopwright.store import hosts
 from loopwright.store.space import Space
 
 pytestmark = pytest.mark.parametrize("ground", ["postgres"], indirect=True)
@@ -32,7 +34,7 @@ def awaited(space: Space, moment_us: int) -> list[str]:
 
 def put(space: Space, at_us: int) -> Spool:
     """A row in an open spool of a host, as its worker puts it there."""
-    spool = Spool(space.home, "delay", watermark.number(space) * SLOTS, lambda work: work())
+    spool = Spool(space.home, "delay", watermark.enter(space) * SLOTS, lambda work: work())
     prediction = spool.next_id(at_us)
     row = LogRow(prediction, at_us, at_us, prediction, 1, 1, None, [1.0], {1: 0.5}, {}, {1: 10})
     spool.append(Columns(("x",), ("float64",)), [row])
@@ -63,11 +65,26 @@ def test_no_two_hosts_make_the_same_id(space: Space, second: Space, monkeypatch:
     names = {put(one, space.clock.now_us()).next_id(0) for one in (space, second)}
     assert len(names) == 2
     assert {record.opened_us(str(record.spool_of(name))) for name in names} == {1_000_000}
-    for place in range(2, HOSTS):
-        space.write(lambda tx, n=place: watermark._enter(tx, f"host {n}"))
+
+
+def test_there_are_as_many_hosts_as_numbers_and_one_long_gone_makes_room(space: Space) -> None:
+    def enter(name: str) -> int:
+        return space.write(lambda tx: watermark._enter(tx, name))
+
+    assert [enter(f"host {place}") for place in range(HOSTS)] == list(range(HOSTS))
+    assert enter("host 3") == 3
     with pytest.raises(Conflict) as caught:
-        space.write(lambda tx: watermark._enter(tx, "one too many"))
+        enter("one too many")
     assert caught.value.code == "hosts.full"
+    space.write(lambda tx: tx.execute("UPDATE hosts SET until_us = 1 WHERE number = 5"))
+    assert enter("one too many") == 5
+
+
+def test_a_copied_folder_is_another_host(space: Space, tmp_path: Path) -> None:
+    assert hosts.identity(space.home) == space.host == hosts.identity(space.home)
+    shutil.copytree(space.home, tmp_path / "copy")
+    other = hosts.identity(tmp_path / "copy")
+    assert other != space.host and hosts.identity(tmp_path / "copy") == other
 
 
 def test_a_command_waits_for_the_workers_of_all_live_hosts(space: Space, second: Space) -> None:

@@ -51,6 +51,7 @@ class Hosts:
 
     def start(self) -> None:
         """Begin; what an earlier control of this host still writes under its lease is refused from here on."""
+        watermark.enter(self._space)
         self._lease = leases.take(self._space, LEASE, self._space.host, TTL_S, anew=True)
         if self._space.shared:
             self._thread.start()

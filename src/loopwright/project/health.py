@@ -229,7 +229,7 @@ def _hosts(space: Space) -> Part:
     for host in found:
         runs = " runs the loop" if host.host == leader else ""
         state = "" if host.live else " is down" if host.until_us == 0 else f" is silent for {_span(host.silent_us)}"
-        silent |= not host.live and host.until_us > 0
+        silent |= not host.live and host.until_us > 0 and host.silent_us < DAY
         me = " (this one)" if host.host == space.host else ""
         told.append(f"{host.name}{me}{state}{runs}")
     return _part("hosts", ", ".join(told) or "none serves", degraded=silent)

@@ -98,6 +98,14 @@ class Engine:
         self.log_problem = ""
         self._log_failed_s = 0.0
 
+    def belong(self, host: int) -> None:
+        """Be a worker of the host with this number; what comes is logged under it."""
+        if host != self.host:
+            self.host = host
+            for spool in self._spools.values():
+                spool.rotate()
+            self._spools.clear()
+
     def answer(self, asks: Sequence[Ask], render: Render) -> None:
         """Give every Ask its answer, or leave it pending; `render` makes the bytes that a repeat of it gets again."""
         received_us = machine_us()

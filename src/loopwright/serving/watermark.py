@@ -9,7 +9,7 @@ import socket
 import msgspec
 
 from loopwright.kernel.errors import Conflict
-from loopwright.kernel.times import SECOND
+from loopwright.kernel.times import DAY, SECOND
 from loopwright.serving import record
 from loopwright.serving.spool import HOSTS, SUFFIX
 from loopwright.store.database import Tx
@@ -63,17 +63,20 @@ def hosts(tx: Tx) -> list[Host]:
 
 
 def number(space: Space) -> int:
-    """The number of this host; given to it when it has none.
+    """The number of this host; 0 when it has none, as one that never served."""
+    if not space.shared:
+        return 0
+    with space.read() as tx:
+        return int(tx.value("SELECT number FROM hosts WHERE host = ?", (space.host,)) or 0)
+
+
+def enter(space: Space) -> int:
+    """Give this host a number when it has none, and return it; one that was silent for a day makes room.
 
     Raises:
         Conflict: there are as many hosts as numbers.
     """
-    if not space.shared:
-        return 0
-    sql = "SELECT number FROM hosts WHERE host = ?"
-    with space.read() as tx:
-        found = tx.value(sql, (space.host,))
-    return int(found) if found is not None else space.write(lambda tx: _enter(tx, space.host))
+    return space.write(lambda tx: _enter(tx, space.host)) if space.shared else 0
 
 
 def _enter(tx: Tx, host: str) -> int:
@@ -81,23 +84,28 @@ def _enter(tx: Tx, host: str) -> int:
     if found is not None:
         return int(found)
     taken = {row["number"] for row in tx.query("SELECT number FROM hosts")}
+    if len(taken) == HOSTS:
+        oldest = tx.one("SELECT host, number, until_us FROM hosts ORDER BY until_us LIMIT 1")
+        if oldest is not None and oldest["until_us"] < tx.machine_us() - DAY:
+            tx.execute("DELETE FROM hosts WHERE host = ?", (oldest["host"],))
+            taken.remove(oldest["number"])
     free = next((each for each in range(HOSTS) if each not in taken), None)
     if free is None:
         raise Conflict(f"{HOSTS} hosts share this Space already", code="hosts.full", hint="lw status")
     tx.execute(
-        "INSERT INTO hosts(host, number, name, until_us, generation, at_us) VALUES (?, ?, ?, 0, -1, 0)",
-        (host, free, socket.gethostname()[:100]),
+        "INSERT INTO hosts(host, number, name, until_us, generation, at_us) VALUES (?, ?, ?, ?, -1, 0)",
+        (host, free, socket.gethostname()[:100], tx.machine_us()),
     )
     return free
 
 
 def report(space: Space, ttl_s: float, generation: int, clock_us: int | None) -> None:
     """Tell the other hosts how far this one is; it counts as live for `ttl_s`."""
-    number(space)
     at_us = space.clock.now_us()  # before the spools are looked at: what is opened later is later
     first_us = open_us(space)
 
     def tell(tx: Tx) -> None:
+        _enter(tx, space.host)
         tx.execute(
             "UPDATE hosts SET until_us = ?, generation = ?, clock_us = ?, at_us = ?, open_us = ? WHERE host = ?",
             (tx.machine_us() + round(ttl_s * SECOND), generation, clock_us, at_us, first_us, space.host),

@@ -157,7 +157,7 @@ class Worker:
         else:
             engine = self._engine
             engine.targets, engine.clock_us, engine.subject_key = made.targets, made.clock_us, made.subject_key
-            engine.host = made.host
+            engine.belong(made.host)
             self._loaded, self._number, self._failed = made.loaded, made.number, ""
             self._problems = made.problems
             self._ready = True

@@ -16,8 +16,8 @@ from typing import TypeVar
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock
 from loopwright.kernel.errors import Conflict, NotFound, Unsupported
-from loopwright.kernel.ids import new_id
-from loopwright.store.blobs import Blobs, LocalBlobs, fsync_folder, replace_file
+from loopwright.store import hosts
+from loopwright.store.blobs import Blobs, LocalBlobs, fsync_folder
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx
 from loopwright.store.gate import Gate
@@ -88,10 +88,7 @@ class Space:
         """Who this folder is among the hosts of a shared Space; `local` when it has its own."""
         if not self.shared:
             return "local"
-        path = self.home / "host"
-        if not path.exists():
-            replace_file(path, new_id("host").encode())
-        return path.read_text()
+        return hosts.identity(self.home)
 
     def read(self) -> AbstractContextManager[Tx]:
         """A read-only snapshot."""
