@@ -1,7 +1,7 @@
 """Scoring a package: values in, one float64 a row out, byte for byte the same in a worker, a job or a shell."""
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import msgspec
 
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Corrupt, Invalid, LoopwrightError
-from loopwright.models.model import CARD_FILE, Card, Field, Signature, Value, decode_card
+from loopwright.models.model import CARD_FILE, Card, Field, Signature, Value
 
 _NAN = float("nan")
 _MANY = 32
@@ -111,15 +111,6 @@ class Predictor:
         """Scores packed rows."""
         return self._scorer.score
 
-    def predict(self, matrix: Any) -> Any:
-        """Scores of an (n_rows, n_columns) float64 array of codes and numbers: (n_rows,) float64."""
-        import numpy as np
-
-        rows = np.ascontiguousarray(matrix, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self._scorer.columns:
-            raise Invalid(f"the model takes {self._scorer.columns} columns, not {rows.shape}", code="model.width")
-        return np.array(self.score([row.tobytes() for row in rows]) if len(rows) else [], dtype=np.float64)
-
     def predict_values(self, rows: Iterable[Sequence[Value]]) -> list[float]:
         """Scores of rows of plain values in the signature's order."""
         packed = [self.encoder.pack(row) for row in rows]
@@ -161,20 +152,6 @@ def _scorer(card: Card, data: bytes) -> Scorer:
 
         return LgbBooster(data)
     raise Corrupt(f"{CARD_FILE} names the flavour {card.flavour!r}", code="model.flavour", hint="lw fsck")
-
-
-def load(paths: Mapping[str, Path], *, digest: str | None = None) -> Predictor:
-    """Load a package from the local files of model.json and of what scores; `digest` is that of the latter.
-
-    Raises:
-        Corrupt: a file is missing or does not hold what was stored.
-        Unsupported: the model's library is not installed.
-    """
-    try:
-        card = decode_card(paths[CARD_FILE].read_bytes())
-    except OSError as error:
-        raise Corrupt(f"the package cannot be read: {error.strerror}", code="model.files", hint="lw fsck") from None
-    return load_file(card, paths[card.file], digest)
 
 
 def load_file(card: Card, path: Path, digest: str | None = None) -> Predictor:
