@@ -210,7 +210,7 @@ class Killer:
         return self.served.children().get(victim)
 
     def _kill(self, victim: str) -> None:
-        until = time.perf_counter() + 20
+        until = time.perf_counter() + 120
         while (pid := self._pid(victim)) is None:
             if time.perf_counter() > until:
                 raise RuntimeError(f"there is no {victim} to kill")
@@ -227,12 +227,12 @@ class Killer:
         elif victim != "job":
             while self.served.children().get(victim) in (None, pid):
                 time.sleep(0.005)
-            self.served.wait_ready(begun + 60)
+            self.served.wait_ready(begun + 120)
             self.ready.append((victim, time.perf_counter() - begun))
 
     def _wait_answers(self) -> None:
         """Let every client get on, so that one kill does not meet what another has left."""
-        before, until = len(self.load.answers), time.perf_counter() + 60
+        before, until = len(self.load.answers), time.perf_counter() + 120
         while len(self.load.answers) < before + 50:
             if time.perf_counter() > until:
                 raise RuntimeError("no answers come any more")

@@ -71,7 +71,7 @@ class Served:
             self.process = subprocess.Popen(
                 [str(LW), *words], cwd=self.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
-        self.wait_ready(begun + 60)
+        self.wait_ready(begun + 120)
         return time.perf_counter() - begun
 
     def wait_ready(self, until: float) -> None:
