@@ -80,6 +80,22 @@ def test_there_are_as_many_hosts_as_numbers_and_one_long_gone_makes_room(space: 
     assert enter("one too many") == 5
 
 
+def test_hosts_without_a_common_store_do_not_serve_together(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watermark.enter(space)
+    watermark.report(space, 60, -1, None)
+    monkeypatch.delenv("LOOPWRIGHT_BLOBS")
+    monkeypatch.delenv("LOOPWRIGHT_BLOBS_ENDPOINT")
+    alone = house.init(tmp_path / "alone", Settings(clock="replay", start=space.settings.start))
+    with pytest.raises(Conflict) as caught:
+        watermark.enter(alone)
+    assert caught.value.code == "hosts.blobs"
+    watermark.report(space, 0, -1, None)
+    assert watermark.enter(alone) == 1
+    alone.close()
+
+
 def test_a_copied_folder_is_another_host(space: Space, tmp_path: Path) -> None:
     assert hosts.identity(space.home) == space.host == hosts.identity(space.home)
     shutil.copytree(space.home, tmp_path / "copy")

@@ -37,6 +37,7 @@ class Hosts:
     """Reports, and holds the loop's lease when it can get it. A Space of its own is led at once and for good."""
 
     def __init__(self, space: Space) -> None:
+        watermark.enter(space)
         self._space = space
         self._lease: Lease | None = None
         self._stopping = threading.Event()
@@ -51,7 +52,6 @@ class Hosts:
 
     def start(self) -> None:
         """Begin; what an earlier control of this host still writes under its lease is refused from here on."""
-        watermark.enter(self._space)
         self._lease = leases.take(self._space, LEASE, self._space.host, TTL_S, anew=True)
         if self._space.shared:
             self._thread.start()

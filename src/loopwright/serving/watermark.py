@@ -74,9 +74,19 @@ def enter(space: Space) -> int:
     """Give this host a number when it has none, and return it; one that was silent for a day makes room.
 
     Raises:
-        Conflict: there are as many hosts as numbers.
+        Conflict: there are as many hosts as numbers, or the hosts have no store that all of them can read.
     """
-    return space.write(lambda tx: _enter(tx, space.host)) if space.shared else 0
+    if not space.shared:
+        return 0
+    with space.read() as tx:
+        others = [host.name for host in hosts(tx) if host.live and host.host != space.host]
+    if others and space.settings.blobs is None:
+        raise Conflict(
+            f"{', '.join(others)} serves this Space too, and cannot read what is stored in a folder of this host",
+            code="hosts.blobs",
+            hint='set blobs = "s3://BUCKET/PREFIX" in loopwright.toml',
+        )
+    return space.write(lambda tx: _enter(tx, space.host))
 
 
 def _enter(tx: Tx, host: str) -> int:
