@@ -120,7 +120,7 @@ def test_a_file_for_the_caller_is_the_answer(site: Site, space: Space) -> None:
     got = site.call("POST", "/api/v1/made", b'{"out": "some rows.txt", "rows": 3}')
     assert (got.status, got.body) == (200, b"row\n" * 3)
     assert got.headers["content-disposition"] == "attachment; filename*=UTF-8''some%20rows.txt"
-    told = files.read_header(got.headers[files.RESULT_HEADER.lower()])
+    told = files.read_header([got.headers[files.RESULT_HEADER.lower()]])
     assert msgspec.json.decode(told) == {"path": "some rows.txt", "rows": 3}
     got = site.call("POST", "/api/v1/made", b'{"out": "some.txt", "rows": 3, "fail": true}')
     assert (got.status, got.json["message"]) == (422, "some.txt came to nothing")

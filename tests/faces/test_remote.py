@@ -60,13 +60,20 @@ def pour(space: Space, actor: str, *, count: int) -> Iterator[bytes]:
     return (b"%d\n" % n for n in range(count))
 
 
+def make(space: Space, actor: str, *, out: Path, columns: int) -> dict[str, Any]:
+    """Make a file with many columns."""
+    out.write_bytes(b"x" * columns)
+    return {"path": str(out), "columns": [f"column ü, {number}" for number in range(columns)]}
+
+
 OPS = [
     Op(fn=count, http="POST /api/v1/counts", action="labels.add", shape="command"),
     Op(fn=secret, http="POST /api/v1/secrets", action="tokens.create", shape="command", secret=True),
     Op(fn=look, http="GET /api/v1/figures", action="runs.read"),
     Op(fn=pour, http="GET /api/v1/rows", action="runs.read", shape="stream"),
+    Op(fn=make, http="POST /api/v1/made", action="features.rows", shape="command", writes="out"),
 ]
-COUNT, SECRET, LOOK, POUR = OPS
+COUNT, SECRET, LOOK, POUR, MAKE = OPS
 
 
 class Noted(door.Gate):
@@ -197,6 +204,16 @@ def test_numbers_that_are_none_come_back(site: Any) -> None:
 def test_a_stream_comes_in_pieces(site: Any) -> None:
     pieces = caller(f"http://127.0.0.1:{site.port}").call(POUR, {"count": 1000})
     assert b"".join(pieces) == b"".join(b"%d\n" % n for n in range(1000))
+
+
+@pytest.mark.parametrize("columns", [0, 3, 5000])
+def test_a_file_comes_with_its_result(site: Any, tmp_path: Path, columns: int) -> None:
+    out = tmp_path / "some file.bin"
+    args = {"out": out, "columns": columns}
+    found = caller(f"http://127.0.0.1:{site.port}").call(MAKE, args)
+    assert out.read_bytes() == b"x" * columns
+    assert found == {"path": str(out), "columns": [f"column ü, {number}" for number in range(columns)]}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("answered", [b"{}", b"[1]", b"null", b"<html>", b'{"loss": "x"}'])

@@ -155,8 +155,8 @@ def convert(param: Param, value: Any, *, strict: bool) -> Any:
     Raises:
         Invalid: the value is of another type; `field` is the path to the part that is wrong.
     """
-    if isinstance(value, str) and takes_text(param.type):
-        return value
+    if isinstance(value, str | Path) and takes_text(param.type):
+        return str(value)
     if param.is_bytes and isinstance(value, bytes):
         return value
     try:
@@ -189,7 +189,7 @@ def takes_text(kind: Any) -> bool:
 
 
 def _decode(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str | Path):
         return Path(value)
     raise msgspec.ValidationError(f"Expected `{getattr(kind, '__name__', kind)}`, got `{type(value).__name__}`")
 

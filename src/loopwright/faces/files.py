@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from loopwright.store.space import Space
 RESULT_HEADER = "Loopwright-Result"
 _NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,200}")
 _PIECE_BYTES = 1 << 18
+_LINE = 4000  # characters of a header's line, which clients and proxies bound
 
 
 def file_name(given: Any, field: str) -> str:
@@ -102,7 +103,7 @@ class Desk:
         place = made / file_name(name, self.op.writes)
         return {**args, self.op.writes: place if isinstance(name, Path) else str(place)}
 
-    def give(self, args: dict[str, Any], result: Any) -> tuple[Iterator[bytes], dict[str, str]] | None:
+    def give(self, args: dict[str, Any], result: Any) -> tuple[Iterator[bytes], list[tuple[str, str]]] | None:
         """The bytes of the file that the op wrote, and headers that hold its name and the result; None without one."""
         place = Path(args[self.op.writes]) if self.op.writes and args.get(self.op.writes) is not None else None
         if place is None:
@@ -110,7 +111,8 @@ class Desk:
         told = urllib.parse.quote(self.named(bind.to_json(result).decode()))
         named = f"attachment; filename*=UTF-8''{urllib.parse.quote(place.name)}"
         self._given = True
-        return self._pieces(place), {RESULT_HEADER: told, "content-disposition": named}
+        parts = [(RESULT_HEADER, told[start : start + _LINE]) for start in range(0, len(told), _LINE)]
+        return self._pieces(place), [*parts, ("content-disposition", named)]
 
     def _pieces(self, place: Path) -> Iterator[bytes]:
         try:
@@ -121,6 +123,6 @@ class Desk:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_header(value: str) -> bytes:
-    """The JSON that a result header holds."""
-    return urllib.parse.unquote_to_bytes(value)
+def read_header(values: Sequence[str]) -> bytes:
+    """The JSON that the lines of a result header hold, also when somebody on the way has put them together."""
+    return urllib.parse.unquote_to_bytes("".join(values).replace(", ", ""))

@@ -218,7 +218,10 @@ def _poured(op: Op, space: Space, actor: str, args: dict[str, Any], desk: files.
     given = desk.give(args, result)
     if given is None:
         return answer(result)
-    return StreamingResponse(given[0], headers=given[1], media_type=BYTES)
+    response = StreamingResponse(given[0], media_type=BYTES)
+    for name, value in given[1]:
+        response.headers.append(name, value)
+    return response
 
 
 def _pieces(result: Any) -> Iterable[bytes]:

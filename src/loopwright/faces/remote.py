@@ -139,7 +139,7 @@ class Caller:
         if out is not None and (not out.name or not out.parent.is_dir() or out.is_dir()):
             raise Invalid(f"{out} must be a file in a folder that is there", code="out.form", field=op.writes)
         reply = self._sender(op, {**args, op.writes: None if out is None else out.name}, {})()
-        told = reply.headers.get(files.RESULT_HEADER.lower())
+        told = reply.response.headers.get_all(files.RESULT_HEADER)
         if reply.status >= 300 or told is None or out is None:
             answered = self._client.take(reply)
             if reply.status >= 300:
