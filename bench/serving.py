@@ -184,6 +184,9 @@ def beside() -> None:
     os.setsid()
     os.sched_setaffinity(0, {1})
     first(0)
+    # It answers for the clients of both servers, and what keeps it waiting would count against the faster one.
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 def cpu_s(pid: int) -> float:
