@@ -91,12 +91,13 @@ def _work(waiting: list[Any], tallies: dict[str, Any], broken: list[str], count:
 
 def _full(*, few: bool) -> tuple[Any, str]:
     """Operations on disks with little room, where mounts can be had."""
-    from disks import NoMount, full, why_no_mounts
+    from disks import NoMount, full, own_mounts, why_no_mounts
     from lab import Lab, Tally
 
     if why := why_no_mounts():
         return Tally(), f"full disks SKIPPED({why})"
     try:
+        own_mounts()
         with _folder(_MEMORY) as folder, contextlib.closing(Lab(folder, str(contract.VENV / "bin" / "python"))) as lab:
             lab.prepare()
             tally = full(lab, ROOMS_KB[::3] if few else ROOMS_KB)
@@ -106,12 +107,13 @@ def _full(*, few: bool) -> tuple[Any, str]:
 
 
 def _cuts(bench: Bench, count: int) -> None:
-    from disks import NoMount, power, why_no_mounts
+    from disks import NoMount, own_mounts, power, why_no_mounts
     from lab import Lab
 
     why = why_no_mounts()
     if not why:
         try:
+            own_mounts()
             with _folder() as folder, contextlib.closing(Lab(folder, str(contract.VENV / "bin" / "python"))) as lab:
                 lab.prepare()
                 cuts = power(lab, count)

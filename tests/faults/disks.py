@@ -1,6 +1,7 @@
 """Disks that fail for real: an ext4 image whose power is cut, one that is full, one that is read-only. Needs root."""
 
 import contextlib
+import ctypes
 import fcntl
 import http.client
 import json
@@ -23,6 +24,7 @@ IMAGE_MB = 64
 KEPT_S = 1.0
 # Nothing is written back by itself meanwhile: what survives was fsynced.
 _LAZY = "loop,commit=600"
+_CLONE_NEWNS = 0x00020000
 
 
 def why_no_mounts() -> str:
@@ -45,6 +47,21 @@ def _run(*words: str) -> None:
     ran = subprocess.run(words, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise NoMount(f"{' '.join(words)}: {ran.stderr.strip()}")
+
+
+def own_mounts() -> None:
+    """Give this thread and its children a list of mounts of their own.
+
+    Whoever makes a name space of his own meanwhile would take a copy of a mount along and keep a disk alive that was
+    unmounted here. Call it before the Lab is made: its driver must see the same mounts.
+
+    Raises:
+        NoMount: the kernel does not let us.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise NoMount(f"unshare: {os.strerror(ctypes.get_errno())}")
+    _run("mount", "--make-rprivate", "/")
 
 
 class Disk:

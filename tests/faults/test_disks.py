@@ -17,6 +17,7 @@ from disks import (
     ask,
     fill,
     full,
+    own_mounts,
     power,
     power_within,
     small_disk,
@@ -34,14 +35,15 @@ CUTS = 7
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if why := why_no_mounts():
         pytest.skip(why)
-    with contextlib.closing(Lab(tmp_path_factory.mktemp("lab"))) as made:
-        made.prepare()
-        try:
+    try:
+        own_mounts()
+        with contextlib.closing(Lab(tmp_path_factory.mktemp("lab"))) as made:
+            made.prepare()
             with small_disk(made, 100), Disk(made, "base").mounted():
                 pass
-        except NoMount as error:
-            pytest.skip(f"disks cannot be mounted here: {error}")
-        yield made
+            yield made
+    except NoMount as error:
+        pytest.skip(f"disks cannot be mounted here: {error}")
 
 
 def test_a_power_cut_at_the_acknowledgement_loses_nothing(lab: Lab) -> None:
