@@ -38,6 +38,20 @@ def test_jobs_are_taken_in_the_order_in_which_they_came(space: Space) -> None:
     assert [job.action_id for job in queue.listed(space, "running")] == ["b"]
 
 
+def test_what_waits_is_told(space: Space) -> None:
+    assert (queue.next_kind(space), queue.is_queued(space, "loop.train")) == (None, False)
+    put(space, "a")
+    space.write(lambda tx: queue.enqueue(tx, "b", "serving.seal", {}))
+    space.write(lambda tx: queue.enqueue(tx, "c", "serving.seal", {}, host="host_of_others"))
+    assert (queue.next_kind(space), queue.is_queued(space, "serving.seal")) == ("loop.train", True)
+    queue.finish(space, take(space))
+    take(space)
+    assert (queue.next_kind(space), queue.is_queued(space, "serving.seal")) == (None, False), "it is another host's"
+    with space.read() as tx:
+        counts, oldest = queue.tally(tx)
+    assert counts == {"finished": 1, "running": 1, "queued": 1} and oldest is not None
+
+
 def test_an_action_cannot_become_another(space: Space) -> None:
     put(space, "a", seed=1)
     put(space, "a", seed=2)

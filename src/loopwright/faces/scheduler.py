@@ -256,7 +256,7 @@ class Scheduler:
             health.tell(self.space, report)
 
     def _seal(self) -> None:
-        if seal.due(self.space):
+        if seal.due(self.space) and not jobs.is_queued(self.space, SEAL):
             self.space.write(lambda tx: jobs.enqueue(tx, new_id("action"), SEAL, {}, host=self.space.host))
         if self._hosts.leads:
             audit.seal(self.space, ACTOR)

@@ -70,6 +70,13 @@ def next_kind(space: Space) -> str | None:
     return None if found is None else str(found)
 
 
+def is_queued(space: Space, kind: str) -> bool:
+    """Whether a job of a kind waits that this host may take."""
+    with space.read() as tx:
+        sql = f"SELECT 1 FROM jobs WHERE {_WAITS} AND kind = ? LIMIT 1"
+        return tx.one(sql, (space.host, space.host, kind)) is not None
+
+
 def claim(space: Space) -> Job | None:
     """Take the oldest job that waits for this host, or None; it is the caller's until it is finished or given back."""
     if next_kind(space) is None:
