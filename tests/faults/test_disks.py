@@ -141,6 +141,22 @@ def test_a_read_only_disk_is_told_and_does_no_harm(lab: Lab) -> None:
         lab.must(lab.lw(project, "run", "-p", "trees=9"))
 
 
+def test_a_worker_whose_disk_takes_no_writes_any_more_answers_and_says_so(lab: Lab) -> None:
+    disk = Disk(lab, "base")
+    with disk.mounted() as project:
+        with worker(lab, project) as port:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            with contextlib.closing(connection):
+                first = ask(connection, "before")
+                assert first is not None and first["parameters"].get("logged", True)
+                disk.cut()
+                for number in range(20):
+                    told = ask(connection, f"after-{number}")
+                    assert told is not None and told["parameters"]["logged"] is False
+        disk.again()
+        lab.must(lab.lw(project, "fsck"))
+
+
 def test_a_disk_that_refuses_to_sync_is_told_and_loses_no_row(lab: Lab, tmp_path: Path) -> None:
     if why := have_strace():
         pytest.skip(why)
