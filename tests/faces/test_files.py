@@ -62,7 +62,7 @@ def tell(space: Space, actor: str) -> dict[str, str]:
 
 
 OPS = [
-    Op(fn=size, http="POST /api/v1/sizes", action="data.add", shape="command", reads="path"),
+    Op(fn=size, http="POST /api/v1/sizes", action="data.add", shape="command", reads="path", repeatable=True),
     Op(fn=make, http="POST /api/v1/made", action="features.rows", shape="command", writes="out"),
     Op(fn=count, http="POST /api/v1/counts", action="labels.add", shape="command"),
     Op(fn=tell, http="POST /api/v1/secrets", action="tokens.create", shape="command", secret=True),
@@ -177,6 +177,15 @@ def test_a_key_whose_server_ended_is_told(site: Site, space: Space, monkeypatch:
     space.write(lambda tx: tx.execute("UPDATE repeats SET status = NULL, process = 'gone'"))
     got = counted(site, "a", "k1")
     assert (got.status, got.json["code"]) == (409, "request.outcome-unknown")
+
+
+def test_what_may_be_done_twice_is_done_again_in_doubt(site: Site, space: Space) -> None:
+    headers = {"idempotency-key": "k1"}
+    assert site.call("POST", "/api/v1/sizes?path=a.csv", b"12345", headers).json["rows"] == 5
+    space.write(lambda tx: tx.execute("UPDATE repeats SET status = NULL, process = 'gone'"))
+    for _ in range(2):
+        assert site.call("POST", "/api/v1/sizes?path=a.csv", b"12345", headers).json["rows"] == 5
+    assert site.call("POST", "/api/v1/sizes?path=a.csv", b"123456", headers).json["code"] == "request.key-reused"
 
 
 def test_keys_are_kept_for_a_day(site: Site, space: Space) -> None:

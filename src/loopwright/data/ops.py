@@ -46,6 +46,7 @@ OPS = [
         shape="command",
         positional=("path",),
         reads="path",
+        repeatable=True,
         render=text.render,
     ),
     Op(fn=get, http="GET /api/v1/data/{name}", action="data.read", subject="name:{name}", render=text.render),

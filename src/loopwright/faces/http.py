@@ -181,7 +181,7 @@ def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
             if key is None:
                 status, body = await run_in_threadpool(act)
                 return Response(body, status, media_type=JSON)
-            who = actor, repeats.valid_key(key, op), repeats.asked(op, args, desk.sha256)
+            who = repeats.who(op, actor, key, repeats.asked(op, args, desk.sha256))
             (status, body), again = await run_in_threadpool(repeats.once, space, who, act, _failed)
             return Response(body, status, {AGAIN_HEADER: "true"} if again else {}, JSON)
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -36,8 +36,17 @@ _PROCESS = os.urandom(8).hex()
 Answer = tuple[int, bytes]
 
 
-def valid_key(text: str, op: Op) -> str:
-    """The key, when it is one.
+class Who(NamedTuple):
+    """Whose key it is, a digest of what is asked under it, and whether it may be done again in doubt."""
+
+    actor: str
+    key: str
+    asked: str
+    repeatable: bool = False
+
+
+def who(op: Op, actor: str, text: str, form: str) -> Who:
+    """Who asks what under a key.
 
     Raises:
         Invalid: it is not.
@@ -50,7 +59,7 @@ def valid_key(text: str, op: Op) -> str:
             f"{op.name} takes no key: its answer is a secret, and none is kept", code="request.key-secret",
             field="Idempotency-Key",
         )  # fmt: skip
-    return text
+    return Who(actor, text, form, op.repeatable)
 
 
 def asked(op: Op, args: dict[str, Any], body_sha256: str) -> str:
@@ -62,7 +71,7 @@ def asked(op: Op, args: dict[str, Any], body_sha256: str) -> str:
 
 def once(
     space: Space,
-    who: tuple[str, str, str],
+    who: Who,
     act: Callable[[], Answer],
     failed: Callable[[Exception], Answer] = lambda error: (500, b"{}"),
 ) -> tuple[Answer, bool]:
@@ -75,8 +84,8 @@ def once(
         Conflict: the first request is under way, or its outcome is not known.
         Invalid: the key stood for another request.
     """
-    actor, key, form = who[0], sha256(who[1].encode()).hexdigest(), who[2]
-    found = space.write(lambda tx: _begin(tx, actor, key, form))
+    actor, key = who.actor, sha256(who.key.encode()).hexdigest()
+    found = space.write(lambda tx: _begin(tx, who, key))
     if found is not None:
         return found, True
     try:
@@ -106,17 +115,17 @@ def _keep(space: Space, actor: str, key: str, answer: Answer) -> None:
 _FORGET = "DELETE FROM repeats WHERE actor = ? AND request_key = ?"
 
 
-def _begin(tx: Tx, actor: str, key: str, form: str) -> Answer | None:
-    now = machine_us()
+def _begin(tx: Tx, who: Who, key: str) -> Answer | None:
+    now, actor = machine_us(), who.actor
     tx.execute("DELETE FROM repeats WHERE at_us < ?", (now - KEPT_US,))
     row = tx.one("SELECT * FROM repeats WHERE actor = ? AND request_key = ?", (actor, key))
     if row is None:
         tx.execute(
             "INSERT INTO repeats(actor, request_key, asked, process, at_us) VALUES (?, ?, ?, ?, ?)",
-            (actor, key, form, _PROCESS, now),
+            (actor, key, who.asked, _PROCESS, now),
         )
         return None
-    if row["asked"] != form:
+    if row["asked"] != who.asked:
         raise Invalid("this key stood for another request", code="request.key-reused", field="Idempotency-Key",
                       hint="send a fresh key")  # fmt: skip
     if row["status"] is not None:
@@ -124,6 +133,9 @@ def _begin(tx: Tx, actor: str, key: str, form: str) -> Answer | None:
     if row["process"] == _PROCESS:
         raise Conflict("the first request with this key is under way", code="request.under-way",
                        field="Idempotency-Key")  # fmt: skip
+    if who.repeatable:
+        tx.execute("UPDATE repeats SET process = ? WHERE actor = ? AND request_key = ?", (_PROCESS, actor, key))
+        return None
     raise Conflict(
         "a request with this key began and its outcome is not known: the server ended meanwhile",
         code="request.outcome-unknown", field="Idempotency-Key", hint="look what was done, then send a fresh key",

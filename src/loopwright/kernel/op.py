@@ -32,6 +32,7 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
         subject: what the action is done to, such as `endpoint:{endpoint}`, filled from the arguments before `authorize`
             is asked; empty when it is the whole Space.
         secret: whether the answer holds a secret, which no one may keep: no job, no stored answer, no log.
+        repeatable: whether doing it twice is the same as doing it once, so that it may be done again in doubt.
         cli: the command, such as `show` or `features rows`; none when absent.
         positional: parameters that the command takes by position.
         reads: the parameter that is the caller's own file; over a wire its bytes are the body, never a path.
@@ -46,6 +47,7 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     subject: str = ""
     secret: bool = False
+    repeatable: bool = False
     cli: str | None = None
     shape: Shape = "query"
     positional: tuple[str, ...] = ()

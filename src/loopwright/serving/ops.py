@@ -129,6 +129,7 @@ OPS = [
         fn=add_labels,
         http="POST /api/v1/endpoints/{endpoint}/labels",
         action="labels.add",
+        repeatable=True,
         subject="endpoint:{endpoint}",
         shape="command",
     ),
