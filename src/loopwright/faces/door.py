@@ -106,6 +106,9 @@ class Gate:
             return access.local_actor()
         table = access.table(self.space)
         found = table.tokens.get(sha256)
+        if found is None:  # it may have been made just now
+            table = access.refreshed(self.space)
+            found = table.tokens.get(sha256)
         if found is None or not table.is_live(found):
             raise Unauthenticated(
                 "this token is not known, or has expired", code="access.unknown", hint="lw tokens create"
