@@ -11,7 +11,7 @@ import servers
 
 from loopwright.kernel.errors import Invalid, NotFound, Unavailable
 from loopwright.kernel.event import EventKind
-from loopwright.store import dialect, ledger
+from loopwright.store import dialect, ledger, postgres
 from loopwright.store.postgres import PostgresDatabase
 from loopwright.store.space import Space, open_space
 
@@ -174,6 +174,34 @@ def test_a_reader_does_not_hold_up_a_writer_and_sees_one_moment(space: Space, ot
         other.write(lambda theirs: ledger.append(theirs, "local:me", MADE, "b", {}))
         assert tx.value("SELECT COUNT(*) FROM events WHERE kind = ?", (MADE.name,)) == 1
     assert subjects(space) == ["a", "b"]
+
+
+def test_a_writer_that_stands_still_is_put_out_and_the_others_go_on(
+    space: Space, other: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._SESSION, "idle_in_transaction_session_timeout", "200ms")
+    begun, went_on, told = threading.Event(), threading.Event(), []
+
+    def still(tx: Any) -> None:
+        ledger.append(tx, "local:me", MADE, "still", {})
+        begun.set()
+        assert went_on.wait(60)
+        ledger.append(tx, "local:me", MADE, "more", {})
+
+    def write() -> None:
+        with pytest.raises(Unavailable) as caught:
+            other.write(still)
+        told.append(caught.value.code)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert begun.wait(60)
+    put(space, "after")
+    went_on.set()
+    thread.join()
+    assert told == ["store.write"] and subjects(space) == ["after"]
+    other.write(lambda tx: ledger.append(tx, "local:me", MADE, "again", {}))
+    assert subjects(space) == ["after", "again"]
 
 
 def test_values_come_back_as_sqlite_gives_them(space: Space) -> None:

@@ -1,0 +1,82 @@
+"""Two controls with one database: one leads, the other waits and takes over; the first is fenced off then."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loopwright import house
+from loopwright.faces import hosts
+from loopwright.faces.hosts import Hosts
+from loopwright.kernel.errors import Conflict
+from loopwright.kernel.settings import Settings
+from loopwright.serving import watermark
+from loopwright.store.space import Space
+
+
+@pytest.fixture
+def second(space: Space, tmp_path: Path) -> Iterator[Space]:
+    """The same Space from another host's folder."""
+    made = house.init(tmp_path / "second", Settings(clock="replay", start=space.settings.start))
+    yield made
+    made.close()
+
+
+def wait_until_it_leads(host: Hosts) -> None:
+    end = time.monotonic() + 60
+    while not host.leads:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_space_of_its_own_is_led_at_once_and_an_earlier_control_is_fenced_off(space: Space) -> None:
+    before, after = Hosts(space), Hosts(space)
+    before.start()
+    assert before.leads
+    space.write(before.check)
+    after.start()
+    assert after.leads
+    space.write(after.check)
+    with pytest.raises(Conflict):
+        space.write(before.check)
+    before.stop()
+    after.stop()
+    assert not after.leads
+
+
+@pytest.mark.parametrize("ground", ["postgres"], indirect=True)
+def test_the_next_leads_when_the_first_stops(space: Space, second: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "RENEW_S", 0.1)
+    first, other = Hosts(space), Hosts(second)
+    first.start()
+    other.start()
+    assert first.leads and not other.leads
+    with pytest.raises(Conflict):
+        second.write(other.check)
+    first.stop()
+    wait_until_it_leads(other)
+    second.write(other.check)
+    with pytest.raises(Conflict):
+        space.write(first.check)
+    other.stop()
+    with space.read() as tx:
+        assert [host.live for host in watermark.hosts(tx)] == [False, False]
+
+
+@pytest.mark.parametrize("ground", ["postgres"], indirect=True)
+def test_the_next_leads_when_the_first_is_silent(space: Space, second: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "RENEW_S", 0.1)
+    monkeypatch.setattr(hosts, "TTL_S", 0.5)
+    first, other = Hosts(space), Hosts(second)
+    first.start()
+    first._stopping.set()  # it reports and renews no more, as if its process had been stopped
+    first._thread.join()
+    other.start()
+    wait_until_it_leads(other)
+    assert first.leads, "it does not know yet"
+    with pytest.raises(Conflict) as caught, space.guarded(first.check):
+        space.write(lambda tx: tx.execute("DELETE FROM leases"))
+    assert caught.value.code == "lease.lost"
+    other.stop()
+    first.stop()
