@@ -264,7 +264,7 @@ class PostgresDatabase(Writer):
         try:
             job.result = job.fn(tx)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            job.error = self._gone(error) if isinstance(error, _REFUSED) else error
+            job.error = self._gone(error) if _is_refusal(error, self._connection) else error
             self._connection.execute("ROLLBACK TO step")
         else:
             self._wrote |= tx.wrote
@@ -308,8 +308,8 @@ class PostgresDatabase(Writer):
             self._local.tx = PostgresTx(connection, self.replay)
             try:
                 yield self._local.tx
-            except _REFUSED as error:
-                if isinstance(error, told.ReadOnlySqlTransaction):
+            except psycopg.Error as error:
+                if isinstance(error, told.ReadOnlySqlTransaction) or not _is_refusal(error, connection):
                     raise
                 raise self._gone(error) from None
             finally:
@@ -366,6 +366,11 @@ class PostgresDatabase(Writer):
                 connection.close()
             self._drop()
             self._notices.close()
+
+
+def _is_refusal(error: BaseException, connection: Connection) -> bool:
+    """Whether it is the server that refuses or is gone, and not what was asked that is wrong."""
+    return isinstance(error, _REFUSED) or (isinstance(error, psycopg.Error) and connection.closed)
 
 
 def _one(connection: Connection, sql: str) -> str:
