@@ -94,7 +94,8 @@ SYSTEM = rules.ROOT / "requirements" / "system.sh"
 
 
 def system(**env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["sh", str(SYSTEM), "tests"], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    wanted = {**os.environ, **env}
+    return subprocess.run(["sh", str(SYSTEM), "tests"], env=wanted, capture_output=True, text=True, check=False)
 
 
 def test_a_machine_that_has_all_is_left_alone(tmp_path: Path) -> None:
