@@ -128,6 +128,18 @@ def test_a_host_does_its_own_jobs_and_those_of_any(space: Space, second: Space) 
         queue.finish(second, mine, {})
 
 
+def test_jobs_of_hosts_that_are_no_more_are_anyones(space: Space, second: Space) -> None:
+    for action in ("waits", "was running"):
+        space.write(lambda tx, a=action: queue.enqueue(tx, a, "serving.seal", {}, host=second.host))
+    cut = queue.claim(second)
+    assert cut is not None and queue.claim(space) is None
+    queue.forsake(space, [space.host, second.host])
+    assert queue.claim(space) is None, "the other is there yet"
+    queue.forsake(space, [space.host])
+    taken = [queue.claim(space), queue.claim(space)]
+    assert sorted(job.action_id for job in taken if job) == ["waits", "was running"]
+
+
 def test_a_moved_project_brings_its_key(space: Space, second: Space) -> None:
     path = space.home / "keys" / "subject"
     path.parent.mkdir(exist_ok=True)

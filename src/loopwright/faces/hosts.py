@@ -55,6 +55,8 @@ class Hosts:
         self._lease = leases.take(self._space, LEASE, self._space.host, TTL_S, anew=True)
         if self._space.shared:
             self._thread.start()
+        else:
+            queue.forsake(self._space, [self._space.host])
 
     def stop(self) -> None:
         """Let another host take over at once."""
@@ -111,8 +113,10 @@ class Hosts:
             ended = not any(
                 lease.live and lease.holder != space.host for lease in leases.held(tx) if lease.name == LEASE
             )
-            gone = [host.host for host in watermark.hosts(tx) if not host.live and host.host != space.host]
+            known = watermark.hosts(tx)
         self._lease = leases.take(space, LEASE, space.host, TTL_S, anew=led is None) if ended else None
         if self._lease is not None:
-            for host in gone:
-                queue.requeue_running(space, runner=host)
+            queue.forsake(space, [host.host for host in known])
+            for host in known:
+                if not host.live and host.host != space.host:
+                    queue.requeue_running(space, runner=host.host)

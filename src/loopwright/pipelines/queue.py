@@ -197,6 +197,23 @@ def requeue_running(space: Space, *, blame: bool = True, runner: str | None = No
     return space.write(back)
 
 
+def forsake(space: Space, known: Sequence[str]) -> None:
+    """Let what only hosts that are none of `known` could do, or were doing, be done by any; they are no more here.
+
+    Such are the jobs of a project that was restored or moved.
+    """
+    among = f"({','.join('?' * len(known))})"
+    bound = f"state = 'queued' AND host NOT IN {among}"
+    with space.read() as tx:
+        cut = tx.query(f"SELECT DISTINCT runner FROM jobs WHERE state = 'running' AND runner NOT IN {among}", known)
+    for row in cut:
+        requeue_running(space, blame=False, runner=row["runner"])
+    with space.read() as tx:
+        waits = tx.one(f"SELECT 1 FROM jobs WHERE {bound} LIMIT 1", known) is not None
+    if waits:
+        space.write(lambda tx: tx.execute(f"UPDATE jobs SET host = NULL WHERE {bound}", known))
+
+
 def _maybe(value: dict[str, Any] | None) -> str | None:
     return None if value is None else _text(value)
 
