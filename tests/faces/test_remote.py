@@ -264,6 +264,34 @@ def test_what_is_no_address_is_refused(url: str, monkeypatch: pytest.MonkeyPatch
     assert caught.value.field == "url"
 
 
+def test_who_refuses_before_all_is_sent_is_heard(tmp_path: Path) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def refuse() -> None:
+        for _ in range(2):
+            inward, _ = listening.accept()
+            with inward:
+                inward.recv(10)
+                inward.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+                inward.shutdown(socket.SHUT_WR)
+                while inward.recv(1 << 20):
+                    pass
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    large = tmp_path / "large.csv"
+    large.write_bytes(b"x" * (32 << 20))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        for _ in range(2):
+            with pytest.raises(Forbidden):
+                caller(url).call(house.ops()["data.add"], {"path": str(large)})
+            close_all()
+    finally:
+        thread.join()
+        listening.close()
+
+
 def test_loopback_goes_by_no_proxy(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

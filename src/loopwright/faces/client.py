@@ -117,7 +117,8 @@ class Client:
             self.close()  # the server may be closing it just now
         connection = self._connection = self._connection or self._open()
         try:
-            connection.request(verb, path, body, told)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(verb, path, body, told)  # who refuses a body may answer before it is all sent
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise self._silent(error) from None
