@@ -22,7 +22,7 @@ import contract
 from contract import Bench, Result, stat
 from fuzz_inputs import mutate
 
-COUNT, QUICK = 1_000_000, 20_000
+COUNT, SHORT, QUICK = 1_000_000, 100_000, 20_000
 SLOW_S, HANG_S = 1.0, 20
 GROWTH_MB = 20.0
 _BATCH = 1000
@@ -97,7 +97,7 @@ def run(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str,
 
 def measure(bench: Bench) -> None:
     """The row fuzz.crashes: a process a parser, two at a time."""
-    count = QUICK if bench.args.quick else COUNT
+    count = QUICK if bench.args.quick else SHORT if getattr(bench.args, "short", False) else COUNT
 
     def one(name: str) -> dict[str, Any]:
         command = [sys.executable, __file__, "--parser", name, "--count", str(count), "--seed", str(bench.args.seed)]
