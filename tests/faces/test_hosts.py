@@ -48,6 +48,8 @@ def test_a_space_of_its_own_is_led_at_once_and_an_earlier_control_is_fenced_off(
 @pytest.mark.parametrize("ground", ["postgres"], indirect=True)
 def test_the_next_leads_when_the_first_stops(space: Space, second: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "RENEW_S", 0.1)
+    for each in (space, second):
+        watermark.enter(each)
     first, other = Hosts(space), Hosts(second)
     first.start()
     other.start()

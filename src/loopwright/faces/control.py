@@ -260,6 +260,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
 
     from loopwright.faces import http, httpd, scheduler  # noqa: F401 - loaded before an earlier control is let go
     from loopwright.faces.listener import Listener
+    from loopwright.serving import watermark
 
     listening = socket.socket(fileno=fd)
     (run_folder(root) / takeover.STANDBY).write_text(str(os.getpid()))
@@ -267,6 +268,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
     if lock is None:
         raise Unavailable("an earlier control process does not end", code="control.locked", hint="lw down")
     space = house.open(root)
+    watermark.enter(space)
     spaces.bind(space)
     control = Control(house, space, data_url)
     settings = uvicorn.Config(

@@ -37,7 +37,6 @@ class Hosts:
     """Reports, and holds the loop's lease when it can get it. A Space of its own is led at once and for good."""
 
     def __init__(self, space: Space) -> None:
-        watermark.enter(space)
         self._space = space
         self._lease: Lease | None = None
         self._stopping = threading.Event()
