@@ -42,9 +42,10 @@ HIDDEN: dict[str, str] = {"_control": "control:command", "_jobs": "jobs:command"
 ALIASES = {"repro": "run", "apply": "deploy", "describe": "show", "ui": "up"}
 # the order of one life cycle; commands not named here come last
 ORDER = [
-    *("init", "demo", "up", "down", "restart", "status", "doctor"),
+    *("init", "demo", "up", "down", "restart", "status"),
     *("add", "features", "run", "check", "deploy", "rollback", "hold"),
-    *("replay", "watch", "predictions", "show", "log", "events", "trace", "audit", "fsck", "gc", "api"),
+    *("replay", "watch", "predictions", "show", "log", "events", "trace", "alarms"),
+    *("users", "tokens", "audit", "fsck", "gc", "backup", "restore", "config", "api"),
 ]
 
 
