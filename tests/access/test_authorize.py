@@ -173,6 +173,21 @@ def test_subjects_come_from_the_arguments(template: str, args: dict[str, object]
     assert service.subject_of(template, args) == subject
 
 
+def test_what_concerns_oneself_takes_no_grant_on_everything(space: Space) -> None:
+    ana = person(space, "ana", "viewer", "endpoint:x")
+    made = tokens.create(space, ana, role="viewer", scope="endpoint:x", days=1)
+    for action in roles.OWN:
+        assert may(space, ana, action) and may(space, f"token:{made.id}", action)
+        assert not may(space, "anonymous", action) and not may(space, "user:nobody", action)
+    with pytest.raises(Forbidden):
+        tokens.create(space, ana, role="viewer", scope="*", days=1)
+    users.revoke(space, ME, "ana", role="viewer", scope="endpoint:x")
+    assert may(space, ana, "sessions.close") and not may(space, ana, "endpoints.read", "endpoint:x")
+    users.disable(space, ME, "ana")
+    for who in (ana, f"token:{made.id}"):
+        assert not any(may(space, who, action) for action in roles.OWN)
+
+
 def test_what_is_no_scope_is_refused(space: Space) -> None:
     for scope in ("", "endpoint", "endpoint:", "endpoint:A", "all", "endpoint:a/../b", "*a", "endpoint:a**"):
         with pytest.raises(Invalid) as caught:

@@ -30,7 +30,8 @@ _HEAD = """# Roles and routes
 Made from the op rows and wires by `tests/docs/write_roles.py`; a test asks a running server for every cell of it.
 How people and programs get roles is told in [Who may](../guides/access.md). `yes` = the role may; `all` = everybody,
 also who is not known. The owner of the project's folder may everything on the own machine. A grant on a scope such as
-`endpoint:delay` opens only the rows whose subject it covers; a row without a subject takes a grant on `*`.
+`endpoint:delay` opens only the rows whose subject it covers; a row without a subject takes a grant on `*`, but for
+`/api/v1/me`, `/api/v1/tokens` and `/api/v1/session`, which concern only who asks.
 """
 
 

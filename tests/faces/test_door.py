@@ -150,7 +150,41 @@ def test_the_local_token_stands_for_the_owner_on_this_machine(site: Site) -> Non
     assert publishing.local_token(folder) != secret
 
 
+def test_what_a_proxy_hands_on_is_not_the_owners(site: Site) -> None:
+    assert site.call("GET", "/api/v1/me").json["actor"] == ME
+    for name in ("forwarded", "via", "x_forwarded_for", "x_forwarded_host", "X_Forwarded_Proto", "x_real_ip"):
+        assert site.call("GET", "/api/v1/me", **{name: ""}).status == 401, name
+        assert site.call("GET", "/api/v1/me", **{name: "127.0.0.1"}).status == 401, name
+    shown = token(site.space, "viewer")
+    assert site.call("GET", "/api/v1/me", authorization=shown, via="1.1 x").status == 200
+
+
+def test_a_path_too_many_slashes_is_not_sent_elsewhere(site: Site) -> None:
+    for path in ("/api/v1/names/", "/api/v1/endpoints/x/", "/login/", "//evil.example/", "/health/live/"):
+        got = site.call("GET", path)
+        assert (got.status, got.headers.get("location")) == (404, None), path
+
+
+def test_head_changes_nothing_and_reads_no_body(site: Site) -> None:
+    def asked(verb: str, body: bytes | None = None, **headers: str) -> int:
+        return int(site.call(verb, "/api/v1/events", body, **headers).status)
+
+    assert asked("HEAD") == asked("HEAD", b"{", idempotency_key="one") == asked("GET", idempotency_key="one") == 200
+    with site.space.read() as tx:
+        assert tx.value("SELECT COUNT(*) FROM repeats") == 0
+
+
 # sessions
+
+
+def test_who_has_a_part_only_can_still_go_out(site: Site) -> None:
+    invited = users.invite(site.space, ME, "ana", role="viewer", scope="endpoint:x", hours=1).secret
+    got = site.call("POST", "/api/v1/session/invitation", {"token": invited, "password": PASSWORD})
+    own = {"cookie": str(got.headers["set-cookie"].partition(";")[0]), "origin": "http://127.0.0.1:PORT"}
+    assert site.call("GET", "/api/v1/me", **own).json["name"] == "ana"
+    assert site.call("GET", "/api/v1/names", **own).status == 403
+    users.revoke(site.space, ME, "ana", role="viewer", scope="endpoint:x")
+    assert site.call("DELETE", "/api/v1/session", **own).json == {"closed": True}
 
 
 def test_an_invitation_becomes_a_session_and_logging_out_ends_it(site: Site) -> None:
@@ -218,6 +252,14 @@ def test_many_who_log_in_at_a_time_keep_nobody_waiting(site: Site, monkeypatch: 
         assert site.call("GET", "/api/v1/names").status == 200
         let_go.set()
         assert sorted(done.result().status for done in told) == [429] * 8 + [503] * 4
+
+
+def test_strangers_send_little(site: Site) -> None:
+    for path in ("/api/v1/session", "/api/v1/session/invitation"):
+        got = site.call("POST", path, b" " * 40_000)
+        assert (got.status, got.json["message"]) == (413, "the body is over 32 KiB")
+    longest = {"name": "\U0001f600" * 512, "password": "\U0001f600" * 512}
+    assert site.call("POST", "/api/v1/session", longest).status == 401
 
 
 def test_a_login_takes_its_two_fields_and_no_others(site: Site) -> None:

@@ -107,6 +107,13 @@ def test_behind_a_proxy_loopback_opens_nothing(tmp_path: Path) -> None:
     assert status(gate, FOREIGN, authorization=b"Bearer " + local.encode()) == 401
 
 
+def test_what_a_proxy_hands_on_is_not_the_owners(tmp_path: Path) -> None:
+    gate = told(tmp_path)
+    for name in peers.FORWARDED:
+        assert gate.enter(MINE, {**HOST, name: b""}) != OWNER
+        assert isinstance(gate.enter(MINE, {**HOST, name: b"", b"authorization": b"Bearer " + SECRET.encode()}), Guest)
+
+
 @pytest.mark.parametrize(
     ("headers", "inside"),
     [

@@ -57,6 +57,9 @@ ACTIONS: dict[str, frozenset[str]] = {
     }.items()
 }
 
+# What concerns nobody but oneself: whoever has come in may it, whatever the scope of their grants.
+OWN = frozenset({"me.read", "sessions.close", "tokens.read", "tokens.create", "tokens.revoke"})
+
 # What somebody who is not known may do: find out that the server lives, and become known.
 OPEN = frozenset({"health.live", "login.show", "login.open", "login.accept"})
 

@@ -4,7 +4,7 @@ from loopwright.access import queries
 from loopwright.access.model import Grant, Token, User
 from loopwright.access.published import within
 from loopwright.access.queries import Session
-from loopwright.access.roles import ACTIONS
+from loopwright.access.roles import ACTIONS, OWN
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.verdict import Verdict
 from loopwright.store.database import Tx
@@ -59,9 +59,9 @@ class Table:
         why = f"the role {token.role} on {token.scope} of token {token.id}"
         local = token.owner.startswith("local:")
         owner = {} if local else self.rights.get(token.owner, {})
-        out: Rights = {}
+        out: Rights = _own(why) if local or owner else {}
         for action, roles in ACTIONS.items():
-            if token.role not in roles or not (local or action in owner):
+            if action in OWN or token.role not in roles or not (local or action in owner):
                 continue
             held = ["*"] if local else owner[action].scopes
             scopes = {scope: why for one in held if (scope := within(token.scope, one)) is not None}
@@ -92,9 +92,15 @@ class Table:
 
 
 def _by_grants(grants: list[Grant]) -> Rights:
-    out: Rights = {}
+    out: Rights = _own("being who it concerns")
     for action, roles in ACTIONS.items():
+        if action in OWN:
+            continue
         scopes = {grant.scope: f"the role {grant.role} on {grant.scope}" for grant in grants if grant.role in roles}
         if scopes:
             out[action] = Reach(action, scopes)
     return out
+
+
+def _own(why: str) -> Rights:
+    return {action: Reach(action, {"*": why}) for action in OWN}

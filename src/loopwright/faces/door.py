@@ -37,6 +37,7 @@ _TYPES = frozenset(
     {"application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", "application/octet-stream",
      "application/vnd.apache.parquet", "text/csv"}
 )  # fmt: skip
+_FORWARDED = frozenset(name.decode() for name in peers.FORWARDED)
 _DOTS = re.compile(r"(?:^|[/\\])\.{1,2}(?:[/\\]|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BARE_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox"
@@ -96,7 +97,8 @@ class Gate:
                         field="Origin", hint="send a token instead of a cookie",
                     )  # fmt: skip
                 return found
-        if peer.own and not self.behind_proxy and is_loopback(headers.get("host", "")):
+        direct = not self.behind_proxy and _FORWARDED.isdisjoint(headers)
+        if peer.own and direct and is_loopback(headers.get("host", "")):
             return access.local_actor()
         return access.ANONYMOUS
 
@@ -272,7 +274,8 @@ def _safe_headers(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
 
 
 def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is over {limit_bytes >> 20} MiB", field="body", hint="send it in smaller parts")
+    size = f"{limit_bytes >> 20} MiB" if limit_bytes >= 1 << 20 else f"{limit_bytes >> 10} KiB"
+    return TooLarge(f"the body is over {size}", field="body", hint="send it in smaller parts")
 
 
 async def _refuse(error: errors.LoopwrightError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -303,6 +306,7 @@ def application(space: Space, wires: Iterable[Wire], gate: Gate, *, lifespan: An
         exception_handlers={HTTPException: http.unrouted},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect names scheme and host, which behind a proxy are not the caller's
     opened = [(wire.verb, wire.path) for wire in ordered if wire.action in roles.OPEN]
     limits = {(wire.verb, wire.path): wire.limit_bytes for wire in ordered if wire.limit_bytes != LIMIT_BYTES}
     return Door(app, gate, opened, limits)

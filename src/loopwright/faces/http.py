@@ -45,6 +45,7 @@ _STATUS: list[tuple[type[errors.LoopwrightError], int]] = [
 _OK, _ACCEPTED, _MALFORMED, _TOO_LARGE, _INTERNAL = 200, 202, 400, 413, 500
 _UNKNOWN, _TOO_LONG, _BAD_TYPE, _SLOW_DOWN = 401, 414, 415, 429
 _MISSING = 404
+_READING = ("GET", "HEAD")
 _NAMED = {_MISSING: "route.missing", 405: "route.verb"}
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -173,7 +174,7 @@ def op_wire(op: Op, space: Space, submit: Submit | None = None) -> Wire:
             allow(args)
             if op.shape == "stream" or op.writes:
                 return await run_in_threadpool(_poured, op, space, actor, desk.place(args), desk)
-            key = request.headers.get(KEY_HEADER) if request.method != "GET" else None
+            key = request.headers.get(KEY_HEADER) if request.method not in _READING else None
 
             def act() -> repeats.Answer:
                 return _done(op, space, actor, args, submit)
@@ -239,7 +240,7 @@ async def _arguments(op: Op, request: Request, desk: files.Desk, allow: Allow) -
         raw[name] = values if name in listed else values[0]
     raw.update(request.path_params)
     lax = set(raw)
-    if request.method in ("GET", "DELETE"):
+    if request.method in (*_READING, "DELETE"):
         return bind.bind(op, raw, lax=lax)
     if op.reads:
         allow(bind.bind(op, raw, lax=lax))  # before a byte of the file is taken

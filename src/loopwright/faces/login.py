@@ -28,6 +28,7 @@ _POLICY = (
 )
 _LONGEST = 1024
 _AT_ONCE = 4
+_MOST_BYTES = 32 << 10  # strangers may send these, and what they send is held in memory
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>loopwright: log in</title><link rel="stylesheet" href="/login.css"><script src="/login.js" defer></script></head>
@@ -73,8 +74,8 @@ def wires(control: Control) -> list[Wire]:
         Wire("GET", "/login", "login.show", _page),
         Wire("GET", "/login.js", "login.show", _script),
         Wire("GET", "/login.css", "login.show", _style),
-        Wire("POST", "/api/v1/session", "login.open", desk.log_in),
-        Wire("POST", "/api/v1/session/invitation", "login.accept", desk.accept),
+        Wire("POST", "/api/v1/session", "login.open", desk.log_in, limit_bytes=_MOST_BYTES),
+        Wire("POST", "/api/v1/session/invitation", "login.accept", desk.accept, limit_bytes=_MOST_BYTES),
         Wire("DELETE", "/api/v1/session", "sessions.close", desk.log_out),
     ]
 

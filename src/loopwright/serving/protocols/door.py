@@ -123,7 +123,7 @@ class Gatekeeper:
 
         Args:
             peer: the client of the connection.
-            headers: by lower-case name; Host, Origin, Sec-Fetch-Site and Authorization count.
+            headers: by lower-case name; Host, Origin, Sec-Fetch-Site, Authorization and those of proxies count.
         """
         host, origin, site = (_text(headers.get(name)) for name in (b"host", b"origin", b"sec-fetch-site"))
         reason = refusal(host, origin, site, self._hosts)
@@ -131,7 +131,8 @@ class Gatekeeper:
             return Refusal(403, "door.refused", reason)
         shown = headers.get(b"authorization")
         if shown is None:
-            if peer.own and not self._behind_proxy and (host is None or _HOST.fullmatch(host)):
+            direct = not self._behind_proxy and peers.FORWARDED.isdisjoint(headers)
+            if peer.own and direct and (host is None or _HOST.fullmatch(host)):
                 return OWNER
             return _unknown("this request shows no token, and is not of this server's own user on this machine")
         token = bearer(shown)
@@ -184,7 +185,7 @@ class Visit:
         gate = self._gate
         shown = (
             headers.get(b"host"), headers.get(b"origin"), headers.get(b"sec-fetch-site"),
-            headers.get(b"authorization"), 0 if gate is None else gate.state,
+            headers.get(b"authorization"), headers.get(b"forwarded"), 0 if gate is None else gate.state,
         )  # fmt: skip
         if shown != self._shown:
             self._shown, self._guest = shown, self._enter(transport, headers)

@@ -14,7 +14,7 @@ import msgspec
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, Unsupported
 from loopwright.serving.engine import Answer, Ask, Engine
-from loopwright.serving.protocols import limits
+from loopwright.serving.protocols import limits, peers
 from loopwright.serving.protocols.answers import OK_HEAD, Wire, head, refuse, target
 from loopwright.serving.protocols.door import Gatekeeper, Visit
 from loopwright.serving.protocols.heads import Heads
@@ -322,6 +322,8 @@ class Connection(asyncio.Protocol):
             if name in self._headers:
                 self._doubled = True
             self._headers[name] = value
+        elif name in peers.FORWARDED:
+            self._headers[b"forwarded"] = b""  # that it was handed on is all that counts
 
     def on_headers_complete(self) -> None:
         self._in_head = False

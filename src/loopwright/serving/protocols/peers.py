@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 KEY = "peer"  # where a listener keeps what it found out, for all requests of a connection
+# A request with one of these was handed on: whoever holds the socket is not who asks.
+FORWARDED = frozenset(
+    (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+)
 _SOCK_DIAG_BY_FAMILY, _REQUEST, _NETLINK_SOCK_DIAG, _ERROR = 20, 1, 4, 2
 _HEAD = struct.Struct("=IHHII")
 _ASK = struct.Struct("=BBBBI")
