@@ -201,7 +201,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured for a row; `ratio` only where it is not simply ours beside the other's."""
+    """What was measured for a row; `ratio` only where it is not simply ours beside the other's.
+
+    `skipped` says why it cannot be measured on this machine, such as without root.
+    """
 
     value: Stat | None = None
     bars: tuple[Bar, ...] | None = None
@@ -209,6 +212,7 @@ class Result:
     ratio: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
+    skipped: str = ""
 
 
 COUNTS = ("attempted", "checked", "wrong", "failed", "lost")
@@ -226,7 +230,9 @@ def judge(row: Row, result: Result, *, quick: bool, evidence: str) -> dict[str, 
     counts = {name: int(result.counts.get(name, 0)) for name in COUNTS}
     bad = [f"{counts[name]} {name}" for name in ("wrong", "failed", "lost") if counts[name]]
     missed = [f"{b.on} {b.op} {b.bar:g} not met" for b, ok in zip(bars, met, strict=True) if not ok]
-    if value is None:
+    if result.skipped:
+        verdict, why, met = "skip", [f"SKIPPED({result.skipped})"], [False] * len(met)
+    elif value is None:
         verdict, why = "fail", ["not measured"]
     elif bad or missed or not bars:
         verdict, why = "fail", [*bad, *missed, *([] if bars else ["no bar"])]

@@ -120,7 +120,7 @@ def _cuts(bench: Bench, count: int) -> None:
         except NoMount as error:
             why = str(error)
     if why:
-        bench.put("power.lost", Result(reason=f"SKIPPED({why})"))
+        bench.put("power.lost", Result(skipped=why))
         return
     tally = cuts.tally
     bench.keep("power.json", {"cuts": tally.attempted, "rows": cuts.rows, "found": tally.faults})

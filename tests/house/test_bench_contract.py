@@ -179,3 +179,14 @@ def test_interleaving_measures_in_turn() -> None:
     found = contract.interleave({"a": lambda: task("a"), "b": lambda: task("b")}, 2)
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert found == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+
+def test_what_cannot_be_measured_here_is_skipped_with_its_reason(out: Path) -> None:
+    def measure(bench: Bench) -> None:
+        good(bench)
+        bench.put("door.count", Result(skipped="needs root"))
+
+    code, document = run(out, measure)
+    assert code == 0
+    assert verdicts(document)["door.count"] == "skip"
+    assert "SKIPPED(needs root)" in next(row["reason"] for row in document["rows"] if row["id"] == "door.count")
