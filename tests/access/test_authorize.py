@@ -225,6 +225,24 @@ def test_events_name_nobody_and_sentences_do(space: Space) -> None:
     ]  # fmt: skip
 
 
+def test_who_has_access_is_not_told_to_who_sees_only_what_happens(space: Space) -> None:
+    from loopwright.lineage.events import events
+    from loopwright.lineage.show import log, show
+
+    who = person(space, "ana@example.org", "developer")
+    tokens.create(space, ME, role="viewer", scope="*", days=1)
+    last = len(events(space, ME))
+    assert last >= 3
+    kim = person(space, "kim", "auditor")
+    assert len(events(space, kim)) == len(log(space, kim)) > last
+    assert show(space, kim, ref="event:1")[0].facts["kind"] == "user.invited@1"
+    for role in ("viewer", "developer", "operator", "steward", "approver"):
+        other = person(space, f"a-{role}", role)
+        assert events(space, other) == events(space, other, subject=who) == log(space, other) == []
+        with pytest.raises(NotFound):
+            show(space, other, ref="event:1")
+
+
 def test_one_is_told_who_one_is(space: Space) -> None:
     who = person(space, "ana", "viewer", "endpoint:x")
     assert ops.me(space, who).name == "ana"

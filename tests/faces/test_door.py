@@ -13,8 +13,8 @@ import pytest
 
 from loopwright import house
 from loopwright.access import passwords, publishing, service, tokens, users
-from loopwright.faces import bind, control, depth, door
-from loopwright.kernel.errors import LoopwrightError, Unavailable
+from loopwright.faces import bind, control, depth, door, jobs
+from loopwright.kernel.errors import Forbidden, LoopwrightError, Unavailable
 from loopwright.store.space import Space
 
 Serve = Callable[[Callable[[int], Any]], Any]
@@ -110,6 +110,27 @@ def test_no_verb_shows_a_viewer_a_prediction(site: Site) -> None:
     for role, status in (("viewer", 403), ("operator", 404)):
         for path in ("/api/v1/show?ref=pred_00", "/api/v1/trace/pred_00", "/api/v1/endpoints/x/predictions/pred_00"):
             assert site.call("GET", path, authorization=token(site.space, role)).status == status, (role, path)
+
+
+def test_who_asked_for_a_job_is_told_of_it_and_no_other_part_is(site: Site) -> None:
+    mine, other = token(site.space, "developer", "endpoint:x"), token(site.space, "operator", "endpoint:x")
+    taken = site.call("POST", "/api/v1/checks", {"ref": "x@1"}, authorization=mine)
+    assert taken.status == 202
+    assert site.call("GET", taken.json["at"], authorization=mine).json["state"] == "queued"
+    assert site.call("GET", taken.json["at"], authorization=token(site.space, "viewer")).status == 200
+    for shown in (other, token(site.space, "admin")):
+        for at in (taken.json["at"], "/api/v1/jobs/nothing"):
+            assert site.call("GET", at, authorization=shown).status == 403, at
+    assert site.call("GET", "/api/v1/jobs", authorization=mine).status == 403
+
+
+def test_a_job_is_not_done_for_who_may_it_no_more(site: Site) -> None:
+    made = tokens.create(site.space, ME, role="operator", scope="*", days=1)
+    told = {"op": "artifacts.gc", "actor": f"token:{made.id}", "args": {"dry_run": True}}
+    assert jobs.run_op(house, site.space, told)["result"]["removed"] == []
+    tokens.revoke(site.space, ME, made.id)
+    with pytest.raises(Forbidden):
+        jobs.run_op(house, site.space, told)
 
 
 def test_the_token_is_taken_as_the_password_of_basic(site: Site) -> None:

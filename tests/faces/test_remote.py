@@ -249,9 +249,12 @@ def test_the_token_is_shown_and_never_printed(site: Any, monkeypatch: pytest.Mon
 
 
 def test_a_token_is_not_sent_in_the_open() -> None:
-    with pytest.raises(Invalid) as caught:
-        client.Client("http://example.org:4600", token="lw_planted")
-    assert caught.value.code == "url.plain" and "lw_planted" not in str(caught.value.to_dict())
+    for host in ("example.org", "127.0.0.1.example.org", "127.example.org", "localhost.example.org", "0.0.0.0"):
+        with pytest.raises(Invalid) as caught:
+            client.Client(f"http://{host}:4600", token="lw_planted")
+        assert caught.value.code == "url.plain" and "lw_planted" not in str(caught.value.to_dict())
+    for host in ("127.0.0.1", "127.1.2.3", "localhost", "[::1]"):
+        client.Client(f"http://{host}:4600", token="lw_planted")
 
 
 @pytest.mark.parametrize(

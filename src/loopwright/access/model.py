@@ -91,3 +91,5 @@ EVENTS = [
     PERMIT_ISSUED, INVITED, ENABLED, DISABLED, REINSTATED, GRANTED, REVOKED, TOKEN_CREATED, TOKEN_REVOKED,
     SESSION_OPENED, LOGIN_REFUSED,
 ]  # fmt: skip
+# Who has access, which not everybody may see who sees what happens.
+OF_PEOPLE = frozenset(kind.name for kind in EVENTS if kind is not PERMIT_ISSUED)

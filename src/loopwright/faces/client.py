@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import os
 import socket
 import stat
@@ -214,7 +215,10 @@ def _parts(url: str) -> urllib.parse.SplitResult:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine itself."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name; 127.0.0.1.example.org is one
+        return host == "localhost"
 
 
 def _verifying(pin: str | None) -> ssl.SSLContext:

@@ -102,7 +102,7 @@ class Control:
             Wire("GET", "/health/ready", "health.live", self.ready),
             Wire("GET", "/api/v1/clock", "control.read", self.clock),
             Wire("POST", "/api/v1/clock/advance", "clock.advance", self.advance),
-            Wire("GET", "/api/v1/jobs/{action_id}", "jobs.read", self.job),
+            Wire("GET", "/api/v1/jobs/{action_id}", "jobs.read", self.job, None),
             Wire("GET", "/api/v1/events", ops["lineage.events"].action, self.events),
             Wire("GET", "/v2", "endpoints.read", self.forward),
             Wire("GET", "/v2/{rest:path}", "endpoints.read", self.forward, None),
@@ -175,13 +175,16 @@ class Control:
         return answer(await asyncio.wrap_future(asked))
 
     async def job(self, request: Request) -> Response:
-        """How far a job has come."""
+        """How far a job has come; whoever asked for it is told without leave to see all jobs."""
+        from loopwright.access import service as access
         from loopwright.faces.http import answer
         from loopwright.kernel.errors import NotFound
         from loopwright.pipelines import queue
 
         action_id = request.path_params["action_id"]
         found = await asyncio.to_thread(queue.get, self.space, action_id)
+        if found is None or found.kind != OP_JOB or found.args.get("actor") != request.state.actor:
+            access.require(self.space, request.state.actor, "jobs.read")
         if found is None:
             raise NotFound(f"no job {action_id}", code="job.missing", field="action_id")
         return answer(found)

@@ -376,12 +376,15 @@ def handler(house: House, kind: str) -> Any:
 
 
 def run_op(house: House, space: Space, told: dict[str, Any]) -> dict[str, Any]:
-    """Run an op of the shape `job` that HTTP has taken."""
-    op = house.ops()[told["op"]]
+    """Run an op of the shape `job` that HTTP has taken, if who asked may it still."""
+    from loopwright.access import service as access
+
+    op, actor = house.ops()[told["op"]], told["actor"]
     args = bind.bind(op, told["args"])
+    access.require(space, actor, op.action, access.subject_of(op.subject, args))
     if bind.takes_progress(op):
         args[bind.PROGRESS] = silent
-    return {"result": msgspec.to_builtins(op.fn(space, told["actor"], **args), enc_hook=bind.plain)}
+    return {"result": msgspec.to_builtins(op.fn(space, actor, **args), enc_hook=bind.plain)}
 
 
 def command(house: Callable[[], House]) -> click.Command:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+from loopwright.access import service as access
+from loopwright.access.model import OF_PEOPLE
 from loopwright.access.naming import naming
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import Event
@@ -41,15 +43,21 @@ def events(
     if limit < 0:
         raise Invalid(f"limit must be 0 (all) or more, not {limit}", code="page.limit", field="limit")
     found: list[Event] = []
+    hidden = unseen(space, actor)
     kinds = ledger.decision_kinds() if kind == "decision" else None
     with space.read() as tx:
         while True:
             page = ledger.read(tx, after=after, kinds=kinds, subject=subject, limit=min(limit or PAGE, PAGE))
-            found += page
+            found += [event for event in page if event.kind not in hidden]
             if not page or (limit and len(found) >= limit) or (len(page) < PAGE and not limit):
                 break
             after = page[-1].seq
     return [_stable(event) for event in found] if stable else lines(space, found)
+
+
+def unseen(space: Space, actor: str) -> frozenset[str]:
+    """The kinds of events that an actor does not see: those of who has access, without leave to read users."""
+    return frozenset() if access.authorize(space, actor, "users.read").passed else OF_PEOPLE
 
 
 def lines(space: Space, found: list[Event]) -> list[Line]:

@@ -10,7 +10,7 @@ from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Version
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound
 from loopwright.kernel.times import format_time
-from loopwright.lineage.events import lines
+from loopwright.lineage.events import lines, unseen
 from loopwright.lineage.model import Line
 from loopwright.lineage.trace import run_of, trace, traced_run
 from loopwright.runs import service as runs
@@ -48,7 +48,7 @@ def show(space: Space, actor: str, *, ref: str | None = None) -> list[Shown]:
         run = runs.get(space, ref)
         return [Shown(kind="run", ref=run.id, facts=msgspec.to_builtins(traced_run(run)) | {"inputs": run.inputs})]
     if ref.startswith("event:"):
-        return [_event(space, ref)]
+        return [_event(space, actor, ref)]
     shown = [_endpoint(space, ref)] if ref in _endpoints(space) else []
     try:
         version = names.resolve(space, ref)
@@ -98,13 +98,13 @@ def _version(space: Space, version: Version) -> Shown:
     return Shown(kind=version.kind, ref=version.ref, facts=facts)
 
 
-def _event(space: Space, ref: str) -> Shown:
+def _event(space: Space, actor: str, ref: str) -> Shown:
     number = ref.partition(":")[2]
     if not number.isdigit():
         raise Invalid(f"{ref!r} is no address of an event such as event:12", code="ref.form", field="ref")
     with space.read() as tx:
         event = ledger.get(tx, int(number))
-    if event is None:
+    if event is None or event.kind in unseen(space, actor):
         raise NotFound(f"no event {number}", code="event.missing", field="ref", hint="lw events")
     return Shown(kind="event", ref=ref, facts=msgspec.to_builtins(lines(space, [event])[0]))
 
@@ -131,7 +131,8 @@ def log(space: Space, actor: str, *, ref: str | None = None, limit: int = 50) ->
         else:
             for subject in subjects:
                 found += ledger.read(tx, subject=subject, limit=MOST_LINES)
-    found.sort(key=lambda event: -event.seq)
+    hidden = unseen(space, actor)
+    found = sorted((event for event in found if event.kind not in hidden), key=lambda event: -event.seq)
     return lines(space, found[:limit])
 
 
