@@ -4,8 +4,6 @@ Safe beside writers: see `condemned` for what is put again meanwhile; the grace 
 """
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +17,9 @@ from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict
 from loopwright.kernel.op import Progress, silent
 from loopwright.kernel.times import DAY, HOUR, format_duration, parse_duration
-from loopwright.store import ledger
+from loopwright.store import ledger, locks
 from loopwright.store.blobs import Entry, LocalBlobs, is_digest
 from loopwright.store.database import Tx
-from loopwright.store.locks import is_held
 from loopwright.store.roots import Leftover, Root, all_leftovers, all_roots
 from loopwright.store.space import Space
 
@@ -79,7 +76,9 @@ def gc(
         Corrupt: a tree that something refers to cannot be read.
     """
     grace_us = parse_duration(grace, "grace")
-    with _right(space, grace_us, alone), _single(space, dry_run):
+    busy = Conflict("another lw gc cleans this store", code="gc.running", hint="wait for it")
+    single = contextlib.nullcontext() if dry_run else locks.hold(space.home / condemned.LOCK, busy)
+    with _right(space, grace_us, alone), single:
         return _Cleaning(space, grace_us, dry_run, progress).run(actor)
 
 
@@ -97,7 +96,7 @@ def _right(space: Space, grace_us: int, alone: bool) -> Iterator[None]:
             hint="lw gc --grace 1h, or --alone when no other host has the project open",
         )
     with space.presence.alone() as mine:
-        serving = any(is_held(path) for path in (space.home / "run").glob("*.lock"))
+        serving = any(locks.is_held(path) for path in (space.home / "run").glob("*.lock"))
         if not mine or serving:
             raise Conflict(
                 "other processes have this project open; a grace under 1h would take what they have just put",
@@ -106,21 +105,6 @@ def _right(space: Space, grace_us: int, alone: bool) -> Iterator[None]:
                 hint="lw gc --grace 1h",
             )
         yield
-
-
-@contextlib.contextmanager
-def _single(space: Space, dry_run: bool) -> Iterator[None]:
-    if dry_run:
-        yield
-        return
-    fd = os.open(space.home / condemned.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise Conflict("another lw gc cleans this store", code="gc.running", hint="wait for it") from None
-    finally:
-        os.close(fd)
 
 
 class _Cleaning:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Unavailable
+from loopwright.store.locks import try_take
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
@@ -65,17 +65,10 @@ def lock(path: Path, *, wait_s: float) -> int | None:
     Returns:
         the descriptor to keep open.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = monotonic_s() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if monotonic_s() >= until:
-                os.close(fd)
-                return None
-            time.sleep(_TRY_AGAIN_S)
+    while (fd := try_take(path)) is None and monotonic_s() < until:
+        time.sleep(_TRY_AGAIN_S)
+    return fd
 
 
 def command_line(pid: int) -> bytes:

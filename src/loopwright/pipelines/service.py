@@ -4,7 +4,6 @@ A hit reads a row or two and decodes nothing. Two processes that want the same k
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from loopwright.access.service import require
 from loopwright.artifacts import codecs, names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact
-from loopwright.kernel.errors import Conflict, NotFound, Unsupported
+from loopwright.kernel.errors import Conflict, Unsupported
 from loopwright.pipelines import boundary, hooks, queries, record
 from loopwright.pipelines.keys import Plan, Traced, traced
 from loopwright.pipelines.model import Outcome, Value
@@ -26,6 +25,7 @@ from loopwright.runs import service as runs
 from loopwright.runs.current import Recorder
 from loopwright.runs.model import About, Output, Run
 from loopwright.store.database import Tx
+from loopwright.store.locks import take
 from loopwright.store.space import Space, job_mode
 
 KIND = "step"
@@ -239,21 +239,8 @@ def _alone(space: Space, key: str) -> Iterator[None]:
 
 def _locked(path: Path) -> int:
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fd = take(path)
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(fd).st_ino == os.stat(path).st_ino:
                 return fd
         os.close(fd)  # its holder has removed it meanwhile: the lock is another file now
-
-
-def last_run(space: Space, name: str) -> Run:
-    """The newest run of a step.
-
-    Raises:
-        NotFound: it has never run.
-    """
-    found = runs.search(space, kind=KIND, name=name, limit=1).items
-    if not found:
-        raise NotFound(f"step {name} has never run", code="run.missing", field="name", hint=f"lw run {name}")
-    return found[0]

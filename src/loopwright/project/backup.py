@@ -4,10 +4,8 @@ Files go first: what a spool held that is sealed meanwhile is in the snapshot, a
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,7 +20,7 @@ from loopwright.kernel.errors import Conflict, Corrupt, Invalid, LoopwrightError
 from loopwright.kernel.op import Progress, silent
 from loopwright.kernel.times import format_time
 from loopwright.store import backup as copies
-from loopwright.store import ledger
+from loopwright.store import ledger, locks
 from loopwright.store.blobs import LocalBlobs, fsync_folder, replace_file
 from loopwright.store.database import Tx
 from loopwright.store.roots import Root, all_roots, digests_in
@@ -91,7 +89,8 @@ def backup(
     if target.is_relative_to(space.home):
         raise Invalid("a backup in the store itself would be lost with it", code="backup.inside", field="folder")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(target):
+    busy = Conflict("another backup goes into this folder now", code="backup.running", field="folder")
+    with locks.hold(target / LOCK, busy):
         for undone in target.glob(f"{UNDONE}*"):
             shutil.rmtree(undone)
         name = format_time(machine_us()).replace(":", "-")
@@ -131,18 +130,6 @@ def text(report: BackupReport) -> str:
     lines += [f"  missing: blob {digest}" for digest in report.missing]
     lines.append("it is not whole: lw fsck" if report.missing else f"back with: lw restore {report.folder} FOLDER")
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    fd = os.open(target / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise Conflict("another backup goes into this folder now", code="backup.running", field="folder") from None
-    finally:
-        os.close(fd)
 
 
 def _copy_files(space: Space, work: Path) -> int:

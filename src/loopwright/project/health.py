@@ -83,11 +83,6 @@ def look(space: Space) -> Health:
     return Health(ready=ready, state=worst if served else "off", parts=parts)
 
 
-def live_workers(space: Space) -> list[WorkerReport]:
-    """What the workers say that take requests; those that give way to others are left out."""
-    return [report for report in publish.workers(space) if not report.leaving]
-
-
 def _processes(space: Space) -> Iterator[Part]:
     found = running(space.root)
     if found is None:

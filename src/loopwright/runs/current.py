@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from loopwright.store import frames
 from loopwright.store.blobs import fsync_folder
 from loopwright.store.check import Finding
 from loopwright.store.database import Tx
+from loopwright.store.locks import is_held, take
 from loopwright.store.roots import Root
 from loopwright.store.space import Space
 
@@ -51,8 +51,7 @@ class Recorder:
         self.run_id = run_id
         self.folder = folder_of(space, run_id)
         self.folder.mkdir(mode=0o700)
-        self._alive = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._alive = take(self.folder / LOCK)
         self._fds: dict[str, int] = {}
         self._steps: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -136,17 +135,7 @@ def folder_of(space: Space, run_id: str) -> Path:
 
 def alive(space: Space, run_id: str) -> bool:
     """Whether a process still holds the run."""
-    try:
-        fd = os.open(folder_of(space, run_id) / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return is_held(folder_of(space, run_id) / LOCK)
 
 
 def clear(space: Space, running: set[str]) -> None:

@@ -1,7 +1,6 @@
 """The route file for workers: written by rename, and what workers report back of it."""
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from loopwright.serving.model import (
     WorkerReport,
 )
 from loopwright.store.blobs import replace_file
-from loopwright.store.locks import is_held
+from loopwright.store.locks import is_held, take
 from loopwright.store.space import Space
 
 ROUTE_FILE = "routes.json"
@@ -44,9 +43,8 @@ def publish(space: Space) -> int:
     folder = run_folder(space.home)
     key = subjects.key_path(space)
     host = watermark.number(space)
-    fd = os.open(folder / "routes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = take(folder / "routes.lock")
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         with space.read() as tx:
             generation, now_us = routes.generation(tx), tx.now_us()
             wanted = [
@@ -66,7 +64,7 @@ def publish(space: Space) -> int:
         )
         replace_file(folder / ROUTE_FILE, msgspec.json.encode(made), durable=False)
     finally:
-        os.close(fd)
+        os.close(lock)
     return generation
 
 

@@ -28,11 +28,6 @@ def state_of(routes: Sequence[Route]) -> str:
     return ",".join(f"v{route.version}={route.weight:g}" for route in routes if route.role == "live")
 
 
-def champion_of(routes: Sequence[Route]) -> int | None:
-    """The version that answers unless an arm picks another, or None without live routes."""
-    return next((route.version for route in routes if route.role == "live"), None)
-
-
 def declare(tx: Tx, actor: str, spec: EndpointSpec, *, cause: int | None = None) -> bool:
     """Make an endpoint, or change what is declared of it; says whether anything changed.
 

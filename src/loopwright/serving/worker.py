@@ -6,7 +6,6 @@ Opens no database: reads the route file, answers on the socket it was given, app
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import signal
@@ -30,6 +29,7 @@ from loopwright.serving.protocols.door import Gatekeeper
 from loopwright.serving.protocols.http import Server
 from loopwright.serving.protocols.oip import Oip, render
 from loopwright.store.blobs import replace_file
+from loopwright.store.locks import take
 
 POLL_S = 0.020
 # Twice as often as promised: what is appended just after a tick is on the disk within a second all the same.
@@ -212,8 +212,7 @@ def _version() -> str:
 
 def _hold(home: Path, slot: int) -> int:
     """Take the slot's lock, which says that its worker lives; the kernel lets it go with the process."""
-    fd = os.open(home / "run" / f"worker-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    fd = take(home / "run" / f"worker-{slot}.lock")
     with contextlib.suppress(OSError):
         os.pwrite(fd, bytes(PLACE_BYTES), 0)
     return fd

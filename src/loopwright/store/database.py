@@ -113,10 +113,6 @@ class Database(Protocol):
         """A number that changes when anybody has committed, asked for again in the same thread."""
         ...
 
-    def wait_change(self, timeout_s: float) -> bool:
-        """Wait until anybody has committed since this thread last asked; False when the time is over."""
-        ...
-
     def close(self) -> None:
         """Finish the writes that wait, then close every connection."""
         ...

@@ -1,8 +1,46 @@
-"""Locks that say that a process lives: the kernel lets them go with it."""
+"""Locks on files: the kernel lets them go with the process that holds them, so they say that it lives."""
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from loopwright.kernel.errors import Conflict
+
+
+def take(path: Path) -> int:
+    """Wait for an exclusive lock on a file, which is made when missing; the answer is the descriptor to keep open."""
+    fd = _open(path)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def try_take(path: Path) -> int | None:
+    """Like `take`, but None at once when another holds it."""
+    fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+@contextlib.contextmanager
+def hold(path: Path, busy: Conflict) -> Iterator[None]:
+    """Hold a lock inside the block.
+
+    Raises:
+        Conflict: `busy`, when another holds it.
+    """
+    fd = try_take(path)
+    if fd is None:
+        raise busy
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def is_held(path: Path) -> bool:
@@ -18,3 +56,7 @@ def is_held(path: Path) -> bool:
         return True
     finally:
         os.close(fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,16 +1,11 @@
 """Hearing of others' commits: one connection a process that listens, and a count that grows."""
 
-import select
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import psycopg
-
-from loopwright.kernel.clock import monotonic_s
-
-_LOOK_S = 0.25  # another thread may have taken the notice off the line
 
 
 class Notices:
@@ -20,7 +15,6 @@ class Notices:
         self._connect = connect
         self._channel = channel
         self._lock = threading.Lock()
-        self._local = threading.local()
         self._connection: psycopg.Connection[Any] | None = None
         self._count = 0
 
@@ -41,22 +35,6 @@ class Notices:
                 self._drop()
                 self._count += 1
             return self._count
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until the count is another than this thread last saw; False when the time is over."""
-        until = monotonic_s() + timeout_s
-        seen = getattr(self._local, "seen", None)
-        while (now := self.count()) == seen or seen is None:
-            self._local.seen = seen = now
-            left = until - monotonic_s()
-            if left <= 0:
-                return False
-            connection = self._connection
-            if connection is not None and not connection.closed:
-                with suppress(OSError, ValueError, psycopg.Error):
-                    select.select([connection.fileno()], [], [], min(left, _LOOK_S))
-        self._local.seen = now
-        return True
 
     def _drop(self) -> None:
         if self._connection is not None:

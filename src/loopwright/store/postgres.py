@@ -137,6 +137,7 @@ class PostgresDatabase(Writer):
         self._idle: list[Connection] = []
         self._room = threading.BoundedSemaphore(READERS)
         self._connection: Connection | None = None
+        self._life = ""  # of the server, when the writer's connection was made
         self._notices = Notices(self._connect, self.channel)
 
     @property
@@ -207,19 +208,33 @@ class PostgresDatabase(Writer):
     def _begin(self) -> tuple[Connection, str]:
         """Begin a transaction that no other writer of this Space is beside; the connection and its number."""
         for attempt in (1, 2):
-            if self._connection is None:
-                self._connection = self._connect()
+            connection = self._writing()
             try:
-                self._connection.execute("BEGIN")
+                connection.execute("BEGIN")
                 break
             except psycopg.OperationalError as error:  # it was lost while nothing was under way: nothing is in doubt
                 self._drop()
                 if attempt == 2:
                     raise self._gone(error) from None
-        assert self._connection is not None
         key = crc32(self.schema.encode()) - (1 << 31)
-        self._connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK}, {key})")
-        return self._connection, _one(self._connection, "SELECT CAST(pg_current_xact_id() AS TEXT)")
+        connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK}, {key})")
+        return connection, _one(connection, "SELECT CAST(pg_current_xact_id() AS TEXT)")
+
+    def _writing(self) -> Connection:
+        """The writer's connection, made anew when it was lost.
+
+        A server that crashed gives numbers of transactions that it has forgotten to others. It begins its statistics
+        anew then, which tells one life of it from the next.
+        """
+        if self._connection is None:
+            made = self._connect()
+            try:
+                self._life = _one(made, "SELECT CAST(stats_reset AS TEXT) FROM pg_stat_bgwriter")
+            except psycopg.Error as error:
+                made.close()
+                raise self._gone(error) from None
+            self._connection = made
+        return self._connection
 
     def _commit(self, batch: list[Write]) -> bool:
         stop, number, kept = False, None, False
@@ -242,15 +257,17 @@ class PostgresDatabase(Writer):
 
     def _outcome(self, number: str, failure: LoopwrightError) -> tuple[bool, LoopwrightError]:
         """Whether a commit whose answer was lost was kept: the server knows it by its number."""
-        until = monotonic_s() + WAIT_S
+        until, life = monotonic_s() + WAIT_S, self._life
         while monotonic_s() < until:
             try:
-                if self._connection is None:
-                    self._connection = self._connect()
-                found = _one(self._connection, f"SELECT pg_xact_status('{number}'::xid8)")
+                found = _one(self._writing(), f"SELECT pg_xact_status('{number}'::xid8)")
+            except told.InvalidParameterValue:
+                return False, failure  # the server crashed before the number reached its disk, and so did the commit
             except (LoopwrightError, psycopg.Error):
                 self._drop()
             else:
+                if found == "committed" and self._life != life:
+                    break  # ours, or that of another whom the server gave the number after its crash
                 if found != "in progress":
                     return found == "committed", failure
             time.sleep(0.1)
@@ -351,11 +368,6 @@ class PostgresDatabase(Writer):
         """A number that changes when anybody has committed."""
         self._own()
         return self._notices.count()
-
-    def wait_change(self, timeout_s: float) -> bool:
-        """Wait until anybody has committed since this thread last asked; False when the time is over."""
-        self._own()
-        return self._notices.wait(timeout_s)
 
     def close(self) -> None:
         """Finish the writes that wait, then close every connection."""

@@ -7,13 +7,12 @@ import os
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from loopwright.kernel.clock import machine_us, monotonic_s
+from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import Corrupt, LoopwrightError, Unavailable
 from loopwright.store.database import Row, refusal
 from loopwright.store.gate import Gate
@@ -21,7 +20,6 @@ from loopwright.store.writer import Write, Writer
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "temp_store=MEMORY")
 _REFUSED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-_LOOK_S = 0.05
 _LITTLE_BYTES = 128 << 10  # what the shared memory of a WAL and a frame may want at once
 
 
@@ -231,20 +229,6 @@ class SqliteDatabase(Writer):
         with self.read():
             pass
         return int(self._local.connection.execute("PRAGMA data_version").fetchone()[0])
-
-    def wait_change(self, timeout_s: float) -> bool:
-        """Wait until another connection has committed since this thread last asked; False when the time is over."""
-        until = monotonic_s() + timeout_s
-        seen = getattr(self._local, "seen", None)
-        while (now := self.version()) == seen or seen is None:
-            seen = now
-            left = until - monotonic_s()
-            if left <= 0:
-                self._local.seen = now
-                return False
-            time.sleep(min(_LOOK_S, left))
-        self._local.seen = now
-        return True
 
     def close(self) -> None:
         """Finish the writes that wait, then close every connection inside the gate."""
