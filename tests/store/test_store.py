@@ -141,6 +141,14 @@ def test_no_space_says_what_to_type(tmp_path: Path) -> None:
     assert caught.value.hint == "lw init"
 
 
+def test_a_new_database_is_read_by_its_owner_alone(tmp_path: Path) -> None:
+    made = house.init(tmp_path / "fresh")
+    files = list(made.home.glob("space.db*"))
+    assert len(files) == 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    made.close()
+
+
 @ON_FILES
 def test_blobs_are_whole_and_checked(space: Space, tmp_path: Path) -> None:
     digest = space.blobs.put_bytes(b"one")

@@ -150,6 +150,8 @@ class SqliteDatabase(Writer):
             self._start()
 
     def _connect(self) -> sqlite3.Connection:
+        with suppress(OSError):  # a new one is its owner's alone; what else is wrong SQLite says below
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
         except sqlite3.OperationalError as error:
