@@ -77,6 +77,11 @@ class Gate:
         self.hosts = frozenset(host.lower() for host in hosts)
         self.behind_proxy, self.secure, self.local_sha256 = behind_proxy, secure or behind_proxy, local_sha256
 
+    @property
+    def cookie(self) -> str:
+        """The name of a session's cookie: over https one that only this very host can have set."""
+        return f"__Host-{COOKIE}" if self.secure else COOKIE
+
     async def actor(self, scope: Scope, headers: Headers) -> str:
         """The actor of a request.
 
@@ -87,7 +92,7 @@ class Gate:
         shown = headers.get("authorization")
         if shown is not None:
             return await run_in_threadpool(self._by_token, peer, bearer(shown.encode("latin-1")))
-        cookie = cookies(headers).get(COOKIE)
+        cookie = cookies(headers).get(self.cookie)
         if cookie is not None:
             found = await run_in_threadpool(sessions.user_of, self.space, cookie)
             if found is not None:

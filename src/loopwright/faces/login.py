@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from loopwright.access import sessions
 from loopwright.faces import http
-from loopwright.faces.door import COOKIE, Gate, cookies, read_headers
+from loopwright.faces.door import Gate, cookies, read_headers
 from loopwright.faces.http import Wire
 from loopwright.kernel.errors import Invalid
 
@@ -123,11 +123,12 @@ class _Desk:
 
     async def log_out(self, request: Request) -> Response:
         """End the session that the request shows."""
-        cookie = cookies(read_headers(request.scope["headers"])).get(COOKIE)
+        cookie = cookies(read_headers(request.scope["headers"])).get(self._gate().cookie)
         if cookie is not None:
             await run_in_threadpool(sessions.log_out, self._control.space, cookie)
         response = http.answer({"closed": cookie is not None})
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._gate().secure)
+        gate = self._gate()
+        response.delete_cookie(gate.cookie, path="/", httponly=True, samesite="strict", secure=gate.secure)
         return response
 
     def _address(self, request: Request) -> str:
@@ -140,7 +141,7 @@ class _Desk:
     def _opened(self, opened: sessions.Opened) -> Response:
         response = http.answer({"actor": opened.actor})
         response.set_cookie(
-            COOKIE,
+            self._gate().cookie,
             opened.cookie,
             max_age=sessions.LONGEST_US // 1_000_000,
             path="/",

@@ -190,7 +190,12 @@ def _schemes() -> dict[str, Any]:
     return {
         "bearer": {"type": "http", "scheme": "bearer", "description": "a token of `lw tokens create`"},
         "basic": {"type": "http", "scheme": "basic", "description": "the token as the password"},
-        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "of a page that logged in"},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": COOKIE,
+            "description": f"of a page that logged in; over https __Host-{COOKIE}",
+        },
     }
 
 
