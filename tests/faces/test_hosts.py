@@ -11,7 +11,8 @@ from loopwright.faces import hosts
 from loopwright.faces.hosts import Hosts
 from loopwright.kernel.errors import Conflict
 from loopwright.kernel.settings import Settings
-from loopwright.serving import watermark
+from loopwright.serving import publish, watermark
+from loopwright.store import leases
 from loopwright.store.space import Space
 
 
@@ -34,12 +35,13 @@ def test_a_space_of_its_own_is_led_at_once_and_an_earlier_control_is_fenced_off(
     before, after = Hosts(space), Hosts(space)
     before.start()
     assert before.leads
-    space.write(before.check)
+    earlier = before.fence()
+    space.write(earlier)
     after.start()
     assert after.leads
-    space.write(after.check)
+    space.write(after.fence())
     with pytest.raises(Conflict):
-        space.write(before.check)
+        space.write(earlier)
     before.stop()
     after.stop()
     assert not after.leads
@@ -55,12 +57,12 @@ def test_the_next_leads_when_the_first_stops(space: Space, second: Space, monkey
     other.start()
     assert first.leads and not other.leads
     with pytest.raises(Conflict):
-        second.write(other.check)
+        second.write(other.fence())
     first.stop()
     wait_until_it_leads(other)
-    second.write(other.check)
+    second.write(other.fence())
     with pytest.raises(Conflict):
-        space.write(first.check)
+        space.write(first.fence())
     other.stop()
     with space.read() as tx:
         assert [host.live for host in watermark.hosts(tx)] == [False, False]
@@ -77,8 +79,43 @@ def test_the_next_leads_when_the_first_is_silent(space: Space, second: Space, mo
     other.start()
     wait_until_it_leads(other)
     assert first.leads, "it does not know yet"
-    with pytest.raises(Conflict) as caught, space.guarded(first.check):
+    with pytest.raises(Conflict) as caught, space.guarded(first.fence()):
         space.write(lambda tx: tx.execute("DELETE FROM leases"))
     assert caught.value.code == "lease.lost"
     other.stop()
     first.stop()
+
+
+@pytest.mark.parametrize("ground", ["postgres"], indirect=True)
+def test_what_was_begun_under_a_lease_is_not_ended_under_the_next(space: Space, second: Space) -> None:
+    for each in (space, second):
+        watermark.enter(each)
+    first = Hosts(space)
+    first.start()
+    fence = first.fence()
+    space.write(fence)
+    lease = first._lease
+    assert lease is not None
+    leases.release(space, lease)
+    between = leases.take(second, hosts.LEASE, second.host, 60)
+    assert between is not None
+    leases.release(second, between)
+    first._lease = leases.take(space, hosts.LEASE, space.host, 60, anew=True)
+    space.write(first.fence())
+    with pytest.raises(Conflict):
+        space.write(fence)
+    first.stop()
+
+
+@pytest.mark.parametrize("ground", ["postgres"], indirect=True)
+def test_a_host_whose_workers_answer_yet_is_waited_for(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    watermark.enter(space)
+    monkeypatch.setattr(publish, "workers", lambda space: [object()])
+    one = Hosts(space)
+    one.start()
+    one._stopping.set()
+    one._thread.join()
+    watermark.report(space, 60, -1, None)
+    one.stop()
+    with space.read() as tx:
+        assert [host.live for host in watermark.hosts(tx)] == [True]

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from loopwright.kernel.clock import monotonic_s
@@ -67,18 +68,21 @@ class Hosts:
             with contextlib.suppress(LoopwrightError):
                 if lease is not None:
                     leases.release(self._space, lease)
-                watermark.leave(self._space)
+                if not publish.workers(self._space):  # they answer until after this, and what they log is waited for
+                    watermark.leave(self._space)
 
-    def check(self, tx: Tx) -> None:
-        """Let a write of the loop through only while this host runs it.
+    def fence(self) -> Callable[[Tx], None]:
+        """A check for writes that lets them through while this host runs the loop as it does now.
+
+        What was read under a lease that was lost since is not acted upon, even if this host has the next one too.
 
         Raises:
-            Conflict: another does.
+            Conflict: another runs it.
         """
         lease = self._lease
         if lease is None:
             raise Conflict("another host runs the loop", code="lease.lost")
-        leases.hold(tx, lease)
+        return lambda tx: leases.hold(tx, lease)
 
     def lost(self) -> None:
         """Another host has the lease: wait for it as the others do."""

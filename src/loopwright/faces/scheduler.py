@@ -149,7 +149,7 @@ class Scheduler:
     def _guarded(self, work: Callable[..., None], *args: Any) -> None:
         self.problem = None
         try:
-            with self.space.guarded(self._hosts.check):
+            with self.space.guarded(self._hosts.fence()):
                 work(*args)
         except Exception as error:  # noqa: BLE001 - the scheduler outlives a failed action, shows it and tries again
             if self._stopping.is_set():
