@@ -16,10 +16,10 @@ import msgspec
 from loopwright.kernel import settings as config
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
+from loopwright.kernel.files import replace_file
 from loopwright.kernel.op import Op, Progress
 from loopwright.store import check, ledger, roots
 from loopwright.store import space as spaces
-from loopwright.store.blobs import replace_file
 
 if TYPE_CHECKING:
     from loopwright.faces.remote import Remote

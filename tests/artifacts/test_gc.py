@@ -225,20 +225,20 @@ def test_what_killed_processes_left_goes(wall_space: Space) -> None:
         assert tx.value("SELECT state FROM runs") == "running"
     runs.sweep(space)  # as the next run that starts does
     left = ["tmp/tmpabc", "tmp/folder/inner", ".new-x", "run/.new-y", "run/step-0a.lock", "spool/delay/x.new"]
-    left += ["blobs/ab/half", "blobs/stray", "keys/key_1", "runs/run_0/console.txt", "runs/job_0/console"]
+    left += ["blobs/ab/half", "blobs/stray", "keys/.new-1", "runs/run_0/console.txt", "runs/job_0/console"]
     left += [f"projects/{'0' * 64}/p.py", f"values/{'0' * 64}/table.csv"]
     for name in left:
         path = space.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    (space.root / ".loopwright.toml.new").touch()
+    (space.root / ".new-1-loopwright.toml").touch()
     assert gc(space, ME).removed == []
     before = {str(path.relative_to(space.root)) for path in space.root.rglob("*")}
     report = clean(space)
     assert {str(path.relative_to(space.root)) for path in space.root.rglob("*")} < before
     for name in left:
         assert not (space.home / name).exists(), name
-    assert not (space.root / ".loopwright.toml.new").exists()
+    assert not (space.root / ".new-1-loopwright.toml").exists()
     assert all(item.what == "file" and item.reason for item in report.removed)
     assert clean(space).removed == []
 

@@ -190,7 +190,7 @@ def test_settings_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     house.init(tmp_path / "whole", Settings(entry="project.py")).close()
     assert [path.name for path in (tmp_path / "whole").iterdir() if "toml" in path.name] == ["loopwright.toml"]
     with monkeypatch.context() as patch, pytest.raises(OSError):
-        patch.setattr(Path, "replace", refuse)
+        patch.setattr(os, "replace", refuse)
         house.init(tmp_path / "cut", Settings(entry="project.py"))
     assert not (tmp_path / "cut" / "loopwright.toml").exists()
 

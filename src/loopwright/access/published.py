@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from loopwright.store.blobs import replace_file
+from loopwright.kernel.files import replace_file
 
 FILE = "access.json"
 PREDICT, READ = "endpoints.predict", "endpoints.read"

@@ -234,8 +234,7 @@ def _temporary(space: Space) -> Iterator[Leftover]:
             yield from (Leftover(path, "a half-made file") for path in sorted(folder.glob(".new-*")))
     for path in sorted((space.home / "values").glob("*")):
         yield Leftover(path, "a file value that can be written out again")
-    yield from (Leftover(path, "a half-made key") for path in sorted((space.home / "keys").glob("key_*")))
-    yield from (Leftover(path, "half-made settings") for path in sorted(space.root.glob(".loopwright.toml.new*")))
+    yield from (Leftover(path, "half-made settings") for path in sorted(space.root.glob(".new-*loopwright.toml")))
     for folder in sorted((space.home / "blobs").iterdir()):
         if folder.is_dir():
             strange = (path for path in folder.iterdir() if not is_digest(path.name))

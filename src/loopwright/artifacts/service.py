@@ -12,8 +12,9 @@ from loopwright.artifacts import condemned
 from loopwright.artifacts.model import Artifact
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Corrupt, Invalid, NotFound, Unavailable
+from loopwright.kernel.files import replace_file
 from loopwright.kernel.ids import valid_path
-from loopwright.store.blobs import is_digest, replace_file
+from loopwright.store.blobs import is_digest
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 

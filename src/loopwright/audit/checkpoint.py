@@ -6,7 +6,6 @@ Ed25519. The key is a file of mode 0600 in the Space; PyNaCl is loaded only to s
 
 import base64
 import binascii
-import contextlib
 import os
 import re
 from hashlib import sha256
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from loopwright.kernel.errors import Corrupt, Invalid
+from loopwright.kernel.files import make_file
 
 LIMIT_BYTES = 64 * 1024
 _ED25519 = b"\x01"
@@ -147,29 +147,9 @@ def own_key(folder: Path) -> tuple[str, bytes, str]:
     path = folder / "audit.key"
     folder.mkdir(mode=0o700, exist_ok=True)
     if not path.exists():
-        _write_once(path, f"loopwright/{os.urandom(8).hex()} {os.urandom(32).hex()}\n")
+        make_file(path, f"loopwright/{os.urandom(8).hex()} {os.urandom(32).hex()}\n".encode())
     found = re.fullmatch(r"(loopwright/[0-9a-f]{16}) ([0-9a-f]{64})\n", path.read_text("ascii", "replace"))
     if found is None:
         raise Corrupt(f"{path} holds no key", code="audit.key-file", hint="move it away; a new one is made")
     seed = bytes.fromhex(found[2])
     return found[1], seed, public_text(found[1], bytes(SigningKey(seed).verify_key))
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Make a file whole and durable, for its owner only; leave the one that another process made meanwhile."""
-    fresh = path.with_name(f".new-{path.name}-{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
-    finally:
-        fresh.unlink()
-    around = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(around)
-    finally:
-        os.close(around)

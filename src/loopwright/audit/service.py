@@ -17,6 +17,7 @@ from loopwright.audit.model import (
     Signed,
 )
 from loopwright.kernel.clock import machine_us
+from loopwright.kernel.files import fresh_file
 from loopwright.store import check as checks
 from loopwright.store import ledger
 from loopwright.store.database import Tx
@@ -272,9 +273,5 @@ def _checkpoint_finding(text: str, first: int | None = None, last: int | None = 
 
 def write_out(text: str, out: Path) -> None:
     """Put a checkpoint into a file, whole or not at all."""
-    fresh = out.with_name(f".{out.name}.new")
-    try:
+    with fresh_file(out) as fresh:
         fresh.write_text(text, "utf-8")
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)

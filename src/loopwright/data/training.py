@@ -1,6 +1,6 @@
 """Feature rows and training tables as pandas frames, and request rows as files."""
 
-import os
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from loopwright.data import logged, service, sources, sql
 from loopwright.data.execute import Executor, Span
 from loopwright.data.model import DataSpec, FeaturesSpec, Lateness, Written
 from loopwright.kernel.errors import Conflict, Invalid, Unsupported
+from loopwright.kernel.files import fresh_file
 from loopwright.kernel.times import HOUR, format_time, parse_time
 from loopwright.store.space import Space
 
@@ -72,19 +73,14 @@ def write_rows(space: Space, spec: FeaturesSpec, *, since: str | int, until: str
         raise Invalid(f"no folder {out.parent}", code="data.no-folder", field="out")
     span = _span(space, since, until, None)
     con = sources.connect(space.home / "tmp")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.new")
     options = "FORMAT parquet, COMPRESSION zstd" if kind == "parquet" else "FORMAT csv, HEADER true"
-    try:
+    with contextlib.closing(con), fresh_file(out) as fresh:
         Executor(con, space, spec).build(span)
         con.execute(
             f"COPY (SELECT id, make_timestamp(at_us) AS time, * EXCLUDE (id, at_us) FROM features)"
-            f" TO {sql.literal(str(temporary))} ({options})"
+            f" TO {sql.literal(str(fresh))} ({options})"
         )
         found = con.execute("SELECT count(*), min(at_us), max(at_us) FROM features").fetchone() or (0, None, None)
-        os.replace(temporary, out)
-    finally:
-        con.close()
-        temporary.unlink(missing_ok=True)
     return Written(
         path=str(out), features=spec.name, rows=found[0], columns=spec.outputs, first_us=found[1], last_us=found[2]
     )

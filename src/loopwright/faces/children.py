@@ -14,7 +14,6 @@ from typing import IO, Protocol
 import click
 import msgspec
 
-from loopwright import __version__
 from loopwright.access import published
 from loopwright.faces import processes
 from loopwright.kernel.clock import machine_us, monotonic_s
@@ -24,7 +23,6 @@ from loopwright.store import space as spaces
 
 CANNOT_START = 78  # a child that will not start for a reason that starting it again does not mend
 PYTHON = [sys.executable, "-P", "-m"]  # -P: a file of the project's folder never stands for a module
-BANK = 64  # a worker that takes over a socket has another slot than the one that leaves it
 _BACK_OFF_S, _LONGEST_BACK_OFF_S, _HEALTHY_S = 0.1, 5.0, 10.0
 _LOG_LIMIT_BYTES = 10 << 20
 
@@ -187,9 +185,9 @@ def planned(plan: Plan, fds: tuple[int, list[int]], running: server.Running, ban
 def worker(plan: Plan, place: int, fd: int, bank: int) -> Child:
     """A worker on the socket of a place."""
     argv = [*PYTHON, "loopwright.serving.worker", "--home", str(plan.root / spaces.HOME)]
-    argv += ["--slot", str(place + BANK * bank), "--fd", str(fd)]
+    argv += ["--slot", str(place + server.BANK * bank), "--fd", str(fd)]
     made = Child(f"worker-{place}", argv, (fd,), server.run_folder(plan.root) / f"worker-{place}.log")
-    made.slot = place + BANK * bank
+    made.slot = place + server.BANK * bank
     return made
 
 
@@ -204,11 +202,6 @@ def say(text: str) -> None:
     """One line into the log of `lw up`, which a full disk may refuse."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
-
-
-def version() -> str:
-    """The version of the code that runs."""
-    return __version__
 
 
 def last_words(log: Path) -> str:

@@ -18,12 +18,13 @@ import click
 
 from loopwright.faces import bind, client, processes, takeover
 from loopwright.faces.children import CANNOT_START
+from loopwright.faces.jobs import OP_JOB
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
 from loopwright.kernel.times import parse_time
-from loopwright.project.server import run_folder
+from loopwright.project.server import CONTROL_LOCK, run_folder
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from loopwright.kernel.op import Op
     from loopwright.store.space import Space
 
-LOCK = "control.lock"
-OP_JOB = "faces.op"
 _PASSED_ON = ("content-type", "inference-header-content-length")  # of the wire of predictions
 LONGEST_POLL_S = 60.0
 _DRAIN_S = 3
@@ -267,7 +266,7 @@ def serve(house: House, root: Path, fd: int, data_url: str) -> None:
 
     listening = socket.socket(fileno=fd)
     (run_folder(root) / takeover.STANDBY).write_text(str(os.getpid()))
-    lock = processes.lock(run_folder(root) / LOCK, wait_s=30.0)
+    lock = processes.lock(run_folder(root) / CONTROL_LOCK, wait_s=30.0)
     if lock is None:
         raise Unavailable("an earlier control process does not end", code="control.locked", hint="lw down")
     space = house.open(root)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from loopwright.pipelines.model import Job
     from loopwright.store.space import Space
 
-LOCK = "jobs.lock"
 OP_JOB = "faces.op"
 WORK = "--at-work"
 FULL, BARE = "full", "bare"  # with the accepted project imported, or without it
@@ -348,7 +347,7 @@ def here(house: House) -> Callable[[Space, str], None]:
         from loopwright.pipelines import queue
 
         while (job := queue.get(space, action_id)) is not None and job.state in ("queued", "running"):
-            lock = processes.lock(server.run_folder(space.root) / LOCK, wait_s=0.0)
+            lock = processes.lock(server.run_folder(space.root) / server.JOBS_LOCK, wait_s=0.0)
             if lock is None:
                 time.sleep(_LOOK_S)
                 continue
@@ -395,7 +394,7 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.option("--jobs", type=int, default=1)
     @click.option(WORK, "mode", type=click.Choice([FULL, BARE]))
     def run(root: str, jobs: int, mode: str | None) -> None:
-        lock = processes.lock(server.run_folder(Path(root)) / LOCK, wait_s=30.0)
+        lock = processes.lock(server.run_folder(Path(root)) / server.JOBS_LOCK, wait_s=30.0)
         if lock is None:
             raise Unavailable("an earlier job server does not end", code="jobs.locked", hint="lw down")
         if mode is not None:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from pathlib import Path
 
 from loopwright.access import published, publishing, service, users
 from loopwright.faces import door
+from loopwright.faces.client import is_loopback
 from loopwright.kernel.errors import Invalid, Unavailable
 from loopwright.kernel.settings import Settings
 from loopwright.serving.protocols import tls
 from loopwright.store.space import Space
-
-
-def is_public(host: str) -> bool:
-    """Whether an address is more than loopback; a name counts as that unless it is localhost."""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
 
 
 def check_bind(settings: Settings, admins: int, root: Path) -> None:
@@ -33,7 +25,7 @@ def check_bind(settings: Settings, admins: int, root: Path) -> None:
     """
     if settings.tls_cert is not None or settings.tls_key is not None:
         tls.context(settings, root)
-    if not is_public(settings.host):
+    if is_loopback(settings.host):
         return
     if admins == 0:
         raise Invalid(
@@ -47,20 +39,19 @@ def check_bind(settings: Settings, admins: int, root: Path) -> None:
         )  # fmt: skip
 
 
-def check_space(space: Space, settings: Settings | None = None) -> None:
+def check_space(space: Space) -> None:
     """Go on only when a server of this Space may listen where its settings say.
 
     Raises:
         Invalid: it may not.
     """
-    wanted = settings or space.settings
-    check_bind(wanted, users.admins(space) if is_public(wanted.host) else 0, space.root)
+    check_bind(space.settings, 0 if is_loopback(space.settings.host) else users.admins(space), space.root)
 
 
 def hosts(settings: Settings, port: int) -> list[str]:
     """The Host headers besides loopback's that are answered to."""
     names = [*settings.public_hosts]
-    if is_public(settings.host) and settings.host not in ("0.0.0.0", "::"):
+    if not is_loopback(settings.host) and settings.host not in ("0.0.0.0", "::"):
         names.append(f"[{settings.host}]" if ":" in settings.host else settings.host)
     return sorted({form for name in names for form in (name.lower(), f"{name.lower()}:{port}")})
 

@@ -6,6 +6,7 @@ are sent and fetched as bytes; jobs are waited for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import typing
@@ -19,6 +20,7 @@ from loopwright.faces import bind, client, files, restore
 from loopwright.kernel import errors
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Conflict, Invalid, NotFound, Unavailable, Unsupported
+from loopwright.kernel.files import fresh_file
 from loopwright.kernel.ids import new_id
 from loopwright.kernel.op import Op
 
@@ -145,17 +147,12 @@ class Caller:
             if reply.status >= 300:
                 raise client.error_of(reply.status, answered)
             return restore.typed(answered, result_type(op))
-        fresh = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
+        with contextlib.closing(reply.response), fresh_file(out) as fresh:
             with open(fresh, "wb") as stream:
                 while piece := reply.response.read(_PIECE_BYTES):
                     stream.write(piece)
             if reply.response.length:
                 raise Unavailable(f"{self._client.url} broke off in the middle of the file", code="up.silent")
-            fresh.replace(out)
-        finally:
-            fresh.unlink(missing_ok=True)
-            reply.response.close()
         named = restore.renamed(msgspec.json.decode(files.read_header(told)), out.name, str(given))
         return restore.typed(msgspec.json.encode(named), result_type(op))
 

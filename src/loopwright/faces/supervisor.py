@@ -18,10 +18,12 @@ from typing import Any
 
 import msgspec
 
+from loopwright import __version__
 from loopwright.faces import children, processes, takeover
 from loopwright.faces.children import Plan
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, NotFound
+from loopwright.kernel.files import replace_file
 from loopwright.kernel.times import format_time
 from loopwright.project import server
 
@@ -71,7 +73,7 @@ class Supervisor:
             control_url=_url(self.sockets.control, plan.scheme),
             data_url=_url(self.sockets.data[0], plan.scheme),
             started=started,
-            version=children.version(),
+            version=__version__,
             generation=generation,
             restart="" if before is None else takeover.UNDER_WAY,
         )
@@ -96,9 +98,7 @@ class Supervisor:
         return self.told != 0
 
     def _write_up(self) -> None:
-        fresh = self.folder / f"{server.UP}.new"
-        fresh.write_bytes(msgspec.json.encode(self.running))
-        fresh.replace(self.folder / server.UP)
+        replace_file(self.folder / server.UP, msgspec.json.encode(self.running), durable=False)
 
     def say_restart(self, word: str) -> None:
         """Tell in up.json how far a restart has come."""
@@ -167,10 +167,8 @@ class Supervisor:
         """Write what is known of the children, for `lw status`."""
         shown = [child.state() for child in self.children]
         if shown != self._shown:
-            fresh = self.folder / f"{server.CHILDREN}.new"
             with contextlib.suppress(OSError):  # a full disk does not end the supervisor
-                fresh.write_bytes(msgspec.json.encode(shown))
-                fresh.replace(self.folder / server.CHILDREN)
+                replace_file(self.folder / server.CHILDREN, msgspec.json.encode(shown), durable=False)
                 self._shown = shown
 
     def _sleep(self) -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from loopwright import __version__
 from loopwright.faces import children
-from loopwright.faces.children import BANK, Adopted, Child, Plan
+from loopwright.faces.children import Adopted, Child, Plan
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import NotFound
 from loopwright.kernel.times import parse_time
@@ -153,8 +154,8 @@ class Takeover:
             del self._old["jobs"]
             return
         if child.slot is not None and old is not None and old.slot is not None:
-            bank = 0 if old.slot >= BANK else 1
-            place = child.slot % BANK
+            bank = 0 if old.slot >= server.BANK else 1
+            place = child.slot % server.BANK
             made = children.worker(self._supervisor.plan, place, child.fds[0], bank)
             child.argv, child.slot = made.argv, made.slot
 
@@ -173,7 +174,7 @@ class Takeover:
                 return True
         if self._waiting or self._leaving:
             return False
-        children.say(f"goes on as loopwright {children.version()}")
+        children.say(f"goes on as loopwright {__version__}")
         self._supervisor.say_restart(DONE)
         return True
 

@@ -183,7 +183,7 @@ def _check_public(house: Callable[[], House], root: Path) -> None:
         Invalid: it may not.
     """
     settings = config.read(root)
-    if settings.host in (processes.LOOPBACK, "localhost", "::1") and settings.tls_cert is None:
+    if client.is_loopback(settings.host) and settings.tls_cert is None:
         return
     from loopwright.faces import public
 

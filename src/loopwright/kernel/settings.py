@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from loopwright.kernel.errors import Invalid
+from loopwright.kernel.files import fresh_file, fsync_folder
 from loopwright.kernel.times import format_time, parse_time
 
 FILE = "loopwright.toml"
@@ -100,10 +101,18 @@ def overlay(settings: Settings, environ: Mapping[str, str] = os.environ) -> Sett
     if "public_hosts" in found:
         found["public_hosts"] = tuple(found["public_hosts"].split(","))
     if "behind_proxy" in found:
-        found["behind_proxy"] = found["behind_proxy"].lower() in ("1", "true", "yes")
+        found["behind_proxy"] = _yes(found["behind_proxy"], ENVIRONMENT["behind_proxy"])
     made = msgspec.structs.replace(settings, **found)
     _check(made, "the environment", lambda field: ENVIRONMENT.get(field, field))
     return made
+
+
+def _yes(word: str, field: str) -> bool:
+    """What a word says; one that is not known is not taken for a no, which might open what was to be shut."""
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if word.strip().lower() not in words:
+        raise Invalid(f"{field} must be true or false", code="settings.value", field=field)
+    return words[word.strip().lower()]
 
 
 def file_of(root: Path, name: str | None) -> str | None:
@@ -156,17 +165,11 @@ def write(root: Path, settings: Settings) -> Path:
                 value = format_time(parse_time(value))
             lines.append(f"{field} = {_toml(value)}")
     path = root / FILE
-    fresh = path.with_name(f".{FILE}.new")  # whole or not at all: half of it would be another project
-    with fresh.open("w", encoding="utf-8") as stream:
+    with fresh_file(path) as fresh, fresh.open("w", encoding="utf-8") as stream:  # half of it is another project
         stream.write("\n".join(lines) + ("\n" if lines else ""))
         stream.flush()
         os.fsync(stream.fileno())
-    fresh.replace(path)
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # and survives a power cut
-    finally:
-        os.close(folder)
+    fsync_folder(root)
     return path
 
 

@@ -17,11 +17,12 @@ from loopwright.kernel import canonical
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import Conflict, Corrupt, Invalid, LoopwrightError, NotFound
+from loopwright.kernel.files import fsync_folder, replace_file
 from loopwright.kernel.op import Progress, silent
 from loopwright.kernel.times import format_time
 from loopwright.store import backup as copies
 from loopwright.store import ledger, locks
-from loopwright.store.blobs import LocalBlobs, fsync_folder, replace_file
+from loopwright.store.blobs import LocalBlobs
 from loopwright.store.database import Tx
 from loopwright.store.roots import Root, all_roots, digests_in
 from loopwright.store.space import Space
@@ -136,7 +137,7 @@ def _copy_files(space: Space, work: Path) -> int:
     count = 0
     for name in KEPT:
         for path in sorted((space.home / name).rglob("*")):
-            if path.is_file() and not path.is_symlink() and path.suffix != ".new":
+            if path.is_file() and not path.is_symlink() and ".new" not in path.name:
                 with contextlib.suppress(FileNotFoundError):  # sealed or ended meanwhile: the snapshot will have it
                     copy_file(path, work / "home" / path.relative_to(space.home))
                     count += 1

@@ -13,20 +13,19 @@ import msgspec
 
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import LoopwrightError
+from loopwright.kernel.files import replace_file
 from loopwright.kernel.times import DAY, HOUR, MINUTE, SECOND, parse_time
 from loopwright.pipelines import queue as jobs
-from loopwright.project.server import ChildState, child_states, run_folder, running
+from loopwright.project.server import BANK, CONTROL_LOCK, JOBS_LOCK, ChildState, child_states, run_folder, running
 from loopwright.serving import publish, routes, watermark
 from loopwright.serving.model import WorkerReport
 from loopwright.serving.spool import SUFFIX
 from loopwright.store import leases, ledger
-from loopwright.store.blobs import replace_file
 from loopwright.store.locks import is_held
 from loopwright.store.space import Space
 
 State = Literal["ok", "degraded", "down", "off"]
 REPORT = "control.json"
-BANK = 64  # a worker's slot is its place, and so many more after each second restart in place
 LOW_DISK_BYTES, NO_DISK_BYTES = 1 << 30, 16 << 20
 _SILENT_US, _UNSEALED_US, _WAITING_US = 15 * SECOND, 10 * MINUTE, 10 * MINUTE
 _RANK: dict[str, int] = {"ok": 0, "off": 0, "degraded": 1, "down": 2}
@@ -120,7 +119,7 @@ def _process(child: ChildState | None) -> str:
 
 
 def _control(space: Space, child: ChildState | None) -> Iterator[Part]:
-    lives = is_held(run_folder(space.root) / "control.lock")
+    lives = is_held(run_folder(space.root) / CONTROL_LOCK)
     yield _part("control", _process(child), down=not lives or child is None or not child.pid)
     try:
         told = msgspec.json.decode((run_folder(space.root) / REPORT).read_bytes(), type=ControlReport)
@@ -168,7 +167,7 @@ def _silent_us(lock: Path) -> int:
 
 
 def _jobs(space: Space, child: ChildState | None) -> Part:
-    lives = is_held(run_folder(space.root) / "jobs.lock")
+    lives = is_held(run_folder(space.root) / JOBS_LOCK)
     with space.read() as tx:
         counts, oldest = jobs.tally(tx)
     waits = f", oldest waits {_span(machine_us() - oldest)}" if oldest else ""

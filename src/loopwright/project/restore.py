@@ -15,13 +15,14 @@ from loopwright.artifacts import service as artifacts
 from loopwright.kernel import canonical
 from loopwright.kernel import settings as config
 from loopwright.kernel.errors import Conflict, Corrupt, Invalid, NotFound
+from loopwright.kernel.files import fsync_folder
 from loopwright.kernel.ids import valid_path
 from loopwright.kernel.op import Progress, silent
 from loopwright.pipelines import queue
 from loopwright.project.backup import BLOBS, MANIFEST, SCHEMA, UNDONE, Manifest, copy_file
 from loopwright.store import backup as copies
 from loopwright.store import space as spaces
-from loopwright.store.blobs import Blobs, fsync_folder, is_digest
+from loopwright.store.blobs import Blobs, is_digest
 from loopwright.store.space import HOME, Space
 
 

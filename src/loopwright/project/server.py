@@ -9,6 +9,8 @@ from loopwright.store.space import HOME
 
 LOCK, UP = "up.lock", "up.json"
 CHILDREN = "children.json"
+CONTROL_LOCK, JOBS_LOCK = "control.lock", "jobs.lock"
+BANK = 64  # a worker's slot is its place, and so many more after each second restart in place
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,5 +73,5 @@ def child_states(root: Path) -> list[ChildState]:
 
 def held_locks(folder: Path) -> list[str]:
     """The processes of an `lw up` that live, by their locks."""
-    paths = [folder / "control.lock", folder / "jobs.lock", *folder.glob("worker-*.lock")]
+    paths = [folder / CONTROL_LOCK, folder / JOBS_LOCK, *folder.glob("worker-*.lock")]
     return [path.stem for path in paths if is_held(path)]

@@ -18,11 +18,11 @@ import msgspec
 from loopwright.artifacts import service as artifacts
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import Invalid, NotFound
+from loopwright.kernel.files import fsync_folder
 from loopwright.kernel.ids import valid_path
 from loopwright.kernel.times import MINUTE
 from loopwright.runs.model import Point
 from loopwright.store import frames
-from loopwright.store.blobs import fsync_folder
 from loopwright.store.check import Finding
 from loopwright.store.database import Tx
 from loopwright.store.locks import is_held, take

@@ -1,12 +1,12 @@
 """Op rows of serving: endpoints, routes, predictions, labels."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from loopwright.kernel.errors import Invalid
+from loopwright.kernel.files import fresh_file
 from loopwright.kernel.op import Op
 from loopwright.kernel.pages import MOST, Page, page
 from loopwright.kernel.times import parse_time
@@ -96,16 +96,11 @@ def write_predictions(
         "since_us": None if since is None else parse_time(since, "since"),
         "until_us": None if until is None else parse_time(until, "until"),
     }
-    fresh = out.with_name(f".{out.name}.{os.getpid()}")
-    with predictions.connect() as con:
+    with predictions.connect() as con, fresh_file(out) as fresh:
         columns = predictions.joined(con, space, endpoint, space.clock.now_us() + 1, **span)
         rows = con.execute("SELECT COUNT(*) FROM judged").fetchone()[0]
-        try:
-            place = str(fresh).replace("'", "''")
-            con.execute(f"COPY judged TO '{place}' (FORMAT parquet, COMPRESSION zstd)")
-            os.replace(fresh, out)
-        finally:
-            fresh.unlink(missing_ok=True)
+        place = str(fresh).replace("'", "''")
+        con.execute(f"COPY judged TO '{place}' (FORMAT parquet, COMPRESSION zstd)")
     return Written(path=str(out), rows=int(rows), columns=columns)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from loopwright.artifacts import names
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, Timeout, Unavailable
+from loopwright.kernel.files import replace_file
 from loopwright.models import service as models
 from loopwright.serving import routes, subjects, watermark
 from loopwright.serving.model import (
@@ -21,7 +22,6 @@ from loopwright.serving.model import (
     RouteFile,
     WorkerReport,
 )
-from loopwright.store.blobs import replace_file
 from loopwright.store.locks import is_held, take
 from loopwright.store.space import Space
 

@@ -14,6 +14,7 @@ from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import LoopwrightError, Unavailable
+from loopwright.kernel.files import fsync_folder
 from loopwright.kernel.op import Progress, silent
 from loopwright.kernel.times import MINUTE
 from loopwright.serving import record
@@ -22,7 +23,6 @@ from loopwright.serving.model import LOG_SEALED
 from loopwright.serving.routes import subject_of
 from loopwright.serving.spool import SUFFIX
 from loopwright.store import frames, ledger
-from loopwright.store.blobs import fsync_folder
 from loopwright.store.check import Finding
 from loopwright.store.database import Tx
 from loopwright.store.roots import Leftover

@@ -1,13 +1,11 @@
 """Subjects of predictions: stored only as a hash under a key that never leaves the Space."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loopwright.kernel.errors import Invalid
-from loopwright.kernel.ids import new_id
-from loopwright.store.blobs import fsync_folder, replace_file
+from loopwright.kernel.files import make_file
 
 if TYPE_CHECKING:
     from loopwright.store.database import Tx
@@ -26,12 +24,7 @@ def key_path(space: "Space") -> Path:
     if not there:
         secret = _agreed(space) if space.shared else os.urandom(32)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        fresh = path.with_name(new_id("key"))
-        replace_file(fresh, secret)
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)  # unlike a rename, a link never takes the place of a key that another process made
-        fresh.unlink()
-        fsync_folder(path.parent)
+        make_file(path, secret)
     return path
 
 

@@ -21,6 +21,7 @@ import msgspec
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import LoopwrightError
+from loopwright.kernel.files import replace_file
 from loopwright.serving import reload
 from loopwright.serving.engine import Engine
 from loopwright.serving.model import PLACE_BYTES, WorkerReport
@@ -28,7 +29,6 @@ from loopwright.serving.protocols import tls
 from loopwright.serving.protocols.door import Gatekeeper
 from loopwright.serving.protocols.http import Server
 from loopwright.serving.protocols.oip import Oip, render
-from loopwright.store.blobs import replace_file
 from loopwright.store.locks import take
 
 POLL_S = 0.020

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loopwright.kernel.errors import Conflict, Corrupt
-from loopwright.store.blobs import fsync_folder
+from loopwright.kernel.files import fresh_file, fsync_folder
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.sqlite import SqliteTx, told
 
@@ -39,9 +39,7 @@ def copy_out(database: Database, target: Path, rooms: Rooms) -> None:
 
     `rooms` are the migrations that make the tables where the driver cannot copy its own pages.
     """
-    fresh = target.with_name(f".new-{target.name}")
-    fresh.unlink(missing_ok=True)
-    try:
+    with fresh_file(target) as fresh:
         with told(fresh), closing(sqlite3.connect(fresh, isolation_level=None)) as into, database.read() as tx:
             os.chmod(fresh, 0o600)
             if isinstance(tx, SqliteTx):
@@ -54,9 +52,6 @@ def copy_out(database: Database, target: Path, rooms: Rooms) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)
     fsync_folder(target.parent)
 
 

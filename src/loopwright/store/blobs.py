@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, Self
 
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Corrupt, Invalid, NotFound
+from loopwright.kernel.files import fsync_folder
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20
@@ -32,32 +33,6 @@ def checked_digest(digest: str) -> str:
     if not _HEX.fullmatch(digest):
         raise Invalid(f"{digest[:80]!r} is not a digest", code="digest.form", field="digest")
     return digest
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Put bytes in place of a file by rename, so that a reader sees the old or the new, never a part."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(fd, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if durable:
-        fsync_folder(path.parent)
 
 
 class Entry(NamedTuple):

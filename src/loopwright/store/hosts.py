@@ -1,13 +1,12 @@
 """Who a folder is among the hosts that share a Space: a name that stays, and that a copy of it does not take."""
 
 import contextlib
-import os
 import socket
 from pathlib import Path
 from zlib import crc32
 
+from loopwright.kernel.files import make_file, replace_file
 from loopwright.kernel.ids import new_id
-from loopwright.store.blobs import replace_file
 
 FILE = "host"
 
@@ -18,14 +17,8 @@ def identity(home: Path) -> str:
     found = _read(path)
     if found is not None and found[1] == place:
         return found[0]
-    fresh = path.with_name(new_id("host"))
-    replace_file(fresh, f"{fresh.name} {place}\n".encode())
-    if found is not None:
-        os.replace(fresh, path)
-    else:
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)  # unlike a rename, a link never takes the place of what another process made
-        fresh.unlink()
+    write = make_file if found is None else replace_file
+    write(path, f"{new_id('host')} {place}\n".encode())
     made = _read(path)
     assert made is not None
     return made[0]

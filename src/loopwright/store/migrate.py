@@ -7,10 +7,10 @@ from pathlib import Path
 
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict
+from loopwright.kernel.files import fsync_folder
 from loopwright.kernel.settings import Settings
 from loopwright.kernel.times import format_time
 from loopwright.store import backup
-from loopwright.store.blobs import fsync_folder
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.locks import is_held
 

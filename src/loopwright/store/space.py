@@ -16,8 +16,9 @@ from typing import TypeVar
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import Clock, WallClock
 from loopwright.kernel.errors import Conflict, NotFound, Unsupported
+from loopwright.kernel.files import fsync_folder
 from loopwright.store import hosts
-from loopwright.store.blobs import Blobs, LocalBlobs, fsync_folder
+from loopwright.store.blobs import Blobs, LocalBlobs
 from loopwright.store.clock import ReplayClock
 from loopwright.store.database import Database, Tx
 from loopwright.store.gate import Gate
