@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loopwright.checks.intervals import block_interval, bootstrap_interval, ratio_interval, wilson
+from loopwright.checks.intervals import block_interval, ratio_interval, wilson
 
 
 def test_wilson_is_the_textbook_interval() -> None:
@@ -32,14 +32,6 @@ def test_intervals_by_blocks_cover_where_rows_hang_together() -> None:
         rows_hit += abs(mean) <= naive
     assert 0.92 <= hits / repeats <= 0.98
     assert rows_hit / repeats < 0.85  # counting rows as independent covers far too seldom
-
-
-def test_bootstrap_is_repeatable_and_holds_the_mean() -> None:
-    blocks = [0.01, -0.02, 0.03, 0.005, 0.0, 0.02]
-    found = bootstrap_interval(blocks)
-    assert found == bootstrap_interval(blocks)
-    assert found is not None
-    assert found[0] < np.mean(blocks) < found[1]
 
 
 def test_ratio_interval_of_one_block_has_no_width() -> None:

@@ -1,7 +1,6 @@
 """Intervals for rates and for means of day blocks; plain floats in and out."""
 
 import math
-import random
 from collections.abc import Sequence
 
 from loopwright.checks.distributions import normal_quantile, t_quantile
@@ -30,22 +29,6 @@ def block_interval(blocks: Sequence[float], confidence: float = 0.95) -> tuple[f
     variance = math.fsum((x - mean) ** 2 for x in blocks) / (n - 1)
     half = t_quantile(0.5 + confidence / 2, n - 1) * math.sqrt(variance / n)
     return mean - half, mean + half
-
-
-def bootstrap_interval(
-    blocks: Sequence[float], confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float] | None:
-    """The percentile bootstrap interval for the mean of blocks, drawn whole; None under two blocks.
-
-    Source: Efron 1979, Annals of Statistics 7; blocks are the units drawn. The seed makes it repeatable.
-    """
-    n = len(blocks)
-    if n < 2:
-        return None
-    draw = random.Random(seed)
-    means = sorted(math.fsum(draw.choices(blocks, k=n)) / n for _ in range(draws))
-    cut = int((1 - confidence) / 2 * draws)
-    return means[cut], means[draws - 1 - cut]
 
 
 def ratio_interval(

@@ -1,6 +1,6 @@
 """What a flavour finds out about a fitted model, whatever library fitted it; all that packing needs to know of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -105,6 +105,45 @@ def level(value: Any) -> Level:
 def not_fitted() -> Invalid:
     """What to raise for a model that was only declared."""
     return Invalid("the model has not been fitted", code="model.fitted", field="fitted", hint="call .fit first")
+
+
+def not_served(objective: str, hint: str) -> Unsupported:
+    """What to raise for a booster that gives no single probability or value."""
+    return Unsupported(
+        f"a model of objective {objective} cannot be served: it needs one probability or one value a row",
+        code="model.objective",
+        field="fitted",
+        hint=hint,
+    )
+
+
+def other_frame(message: str, *, code: str = "model.column", field: str = "sample") -> Invalid:
+    """What to raise when the sample is not the frame that the model was fitted on."""
+    return Invalid(message, code=code, field=field, hint="pass the frame that the model was fitted on as sample=")
+
+
+def columns_named(names: Sequence[str], frame: Any, written: Callable[[str], str] = str) -> list[Any]:
+    """The frame's columns of these names, in their order; `written` is how the library writes a column's name.
+
+    Raises:
+        Invalid: the frame lacks one.
+    """
+    present = {written(str(name)): name for name in frame.columns}
+    for name in names:
+        if name not in present:
+            raise other_frame(f"the model was trained on column {name!r}, which the sample lacks", field=str(name))
+    return [present[name] for name in names]
+
+
+def columns_counted(count: int, frame: Any) -> list[Any]:
+    """The frame's columns, for a model that knows only how many it was trained on.
+
+    Raises:
+        Invalid: the frame has another number.
+    """
+    if count != len(frame.columns):
+        raise other_frame(f"the model was trained on {count} columns and the sample has {len(frame.columns)}")
+    return list(frame.columns)
 
 
 def category_levels(frame: Any, columns: list[Any]) -> dict[Any, tuple[Level, ...]]:

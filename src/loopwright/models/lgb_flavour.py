@@ -4,21 +4,20 @@ import re
 from importlib import metadata
 from typing import Any
 
-from loopwright.kernel.errors import Invalid, Unsupported
-from loopwright.models.fitted import Fitted, Width, check_binary, check_task, is_from, level, not_fitted
+from loopwright.kernel.errors import Unsupported
+from loopwright.models import fitted as about
+from loopwright.models.fitted import Fitted, Width
 from loopwright.models.model import Level, Task
 
 FLAVOUR = "lightgbm"
 _OBJECTIVE = re.compile(r"^objective=(\S+)", re.MULTILINE)
 _BINARY = ("binary", "cross_entropy")
-_REGRESSION = (
-    *("regression", "regression_l1", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie"),
-)
+_REGRESSION = ("regression", "regression_l1", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie")
 
 
 def accepts(fitted: Any) -> bool:
     """Whether a model is LightGBM's."""
-    return is_from(fitted, FLAVOUR)
+    return about.is_from(fitted, FLAVOUR)
 
 
 def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
@@ -31,7 +30,8 @@ def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
     booster = _booster_of(fitted)
     text = str(booster.model_to_string()).encode()  # its best iterations only
     task = _task_of(text, asked)
-    columns = _columns_of(booster, frame)
+    # LightGBM writes a blank in a name as an underscore.
+    columns = about.columns_named(booster.feature_name(), frame, lambda name: re.sub(r"\s", "_", name))
     return Fitted(
         flavour="lightgbm",
         task=task,
@@ -55,9 +55,9 @@ def _booster_of(fitted: Any) -> Any:
     kind = type(fitted)
     if hasattr(kind, "booster_"):
         if not getattr(fitted, "fitted_", False):
-            raise not_fitted()
+            raise about.not_fitted()
         if len(getattr(fitted, "classes_", ())) == 2:
-            check_binary(fitted.classes_)
+            about.check_binary(fitted.classes_)
         fitted = fitted.booster_
     if not hasattr(fitted, "model_to_string"):
         hint = "lw.model takes a lightgbm Booster, LGBMClassifier (two classes) or LGBMRegressor"
@@ -70,32 +70,10 @@ def _task_of(text: bytes, asked: Task | None) -> Task:
     match = _OBJECTIVE.search(text.decode())
     objective = match.group(1) if match else "none"
     if objective in _BINARY:
-        return check_task("binary", asked)
+        return about.check_task("binary", asked)
     if objective in _REGRESSION or (objective in ("none", "custom") and asked == "regression"):
-        return check_task("regression", asked)
-    raise Unsupported(
-        f"a model of objective {objective} cannot be served: it needs one probability or one value a row",
-        code="model.objective",
-        field="fitted",
-        hint="objective=binary or objective=regression",
-    )
-
-
-def _columns_of(booster: Any, frame: Any) -> list[Any]:
-    """The frame's columns that the model takes, in the model's order."""
-    # LightGBM writes a blank in a name as an underscore.
-    present = {re.sub(r"\s", "_", str(name)): name for name in frame.columns}
-    names = []
-    for name in booster.feature_name():
-        if name not in present:
-            raise Invalid(
-                f"the model was trained on column {name!r}, which the sample lacks",
-                code="model.column",
-                field=name,
-                hint="pass the frame that the model was fitted on as sample=",
-            )
-        names.append(present[name])
-    return names
+        return about.check_task("regression", asked)
+    raise about.not_served(objective, "objective=binary or objective=regression")
 
 
 def _levels_of(booster: Any, frame: Any, names: list[Any]) -> dict[Any, tuple[Level, ...]]:
@@ -103,10 +81,6 @@ def _levels_of(booster: Any, frame: Any, names: list[Any]) -> dict[Any, tuple[Le
     known = booster.pandas_categorical or []
     columns = [name for name in names if str(frame[name].dtype) == "category"]
     if len(columns) != len(known):
-        raise Invalid(
-            f"the model was trained on {len(known)} categorical columns and the sample has {len(columns)}",
-            code="model.levels",
-            field="sample",
-            hint="pass the frame that the model was fitted on as sample=",
-        )
-    return {name: tuple(level(v) for v in levels) for name, levels in zip(columns, known, strict=True)}
+        message = f"the model was trained on {len(known)} categorical columns and the sample has {len(columns)}"
+        raise about.other_frame(message, code="model.levels")
+    return {name: tuple(about.level(v) for v in levels) for name, levels in zip(columns, known, strict=True)}

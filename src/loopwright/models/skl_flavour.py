@@ -8,8 +8,9 @@ import warnings
 from importlib import metadata
 from typing import Any
 
-from loopwright.kernel.errors import Invalid, Unsupported
-from loopwright.models.fitted import Fitted, Width, check_binary, check_task, is_from, level, not_fitted
+from loopwright.kernel.errors import Unsupported
+from loopwright.models import fitted as about
+from loopwright.models.fitted import Fitted, Width
 from loopwright.models.model import Level, Task, Unseen
 
 FLAVOUR = "sklearn"
@@ -24,7 +25,7 @@ _ENCODERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
 
 def accepts(fitted: Any) -> bool:
     """Whether a model is scikit-learn's."""
-    return is_from(fitted, FLAVOUR) and hasattr(fitted, "predict")
+    return about.is_from(fitted, FLAVOUR) and hasattr(fitted, "predict")
 
 
 def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
@@ -41,8 +42,8 @@ def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
     try:
         check_is_fitted(fitted)
     except NotFittedError:
-        raise not_fitted() from None
-    task = check_task(_task_of(fitted), asked)
+        raise about.not_fitted() from None
+    task = about.check_task(_task_of(fitted), asked)
     columns, named = _columns_of(fitted, frame)
     used = _used(fitted, len(columns)) if named else list(range(len(columns)))
     columns = [columns[place] for place in used]
@@ -117,7 +118,7 @@ def _task_of(fitted: Any) -> Task:
     from sklearn.base import is_classifier, is_regressor
 
     if is_classifier(fitted):
-        check_binary(fitted.classes_)
+        about.check_binary(fitted.classes_)
         if not hasattr(fitted, "predict_proba"):
             raise Unsupported(
                 f"a {type(fitted).__name__} gives no probabilities",
@@ -138,19 +139,10 @@ def _task_of(fitted: Any) -> Task:
 
 def _columns_of(fitted: Any, frame: Any) -> tuple[list[Any], bool]:
     """The frame's columns that the model takes, and whether it knows them by name."""
-    hint = "pass the frame that the model was fitted on as sample="
     names = getattr(fitted, "feature_names_in_", None)
     if names is not None:
-        lacking = [name for name in names if name not in frame.columns]
-        if lacking:
-            message = f"the model was trained on column {lacking[0]!r}, which the sample lacks"
-            raise Invalid(message, code="model.column", field=str(lacking[0]), hint=hint)
-        return list(names), True
-    count = getattr(fitted, "n_features_in_", len(frame.columns))
-    if count != len(frame.columns):
-        message = f"the model was trained on {count} columns and the sample has {len(frame.columns)}"
-        raise Invalid(message, code="model.column", field="sample", hint=hint)
-    return list(frame.columns), False
+        return about.columns_named(names, frame), True
+    return about.columns_counted(getattr(fitted, "n_features_in_", len(frame.columns)), frame), False
 
 
 def _used(fitted: Any, count: int) -> list[int]:
@@ -259,7 +251,7 @@ class _Branches:
                 raise _mixes(step)
             owner[differs] = number
             tables.append(rows)
-            self._keep(series.name, tuple(level(value) for value in values), null is None, odd is None)
+            self._keep(series.name, tuple(about.level(value) for value in values), null is None, odd is None)
         # What no column changes is the same in every row; it goes with the first.
         owner[owner == -1] = 0
         cut = [table[:, owner == number] for number, table in enumerate(tables)]
@@ -298,7 +290,7 @@ def _sparsely(steps: list[tuple[str, Any]], sparse: bool) -> list[tuple[str, Any
     from loopwright.models.skl_lookup import ZeroIsMissing
 
     after = [(name, _refilled(step)) for name, step in steps[1:]]
-    if sparse and len(after) == 1 and is_from(after[0][1], "xgboost"):
+    if sparse and len(after) == 1 and about.is_from(after[0][1], "xgboost"):
         return [("zeros", ZeroIsMissing()), *after]
     return after
 

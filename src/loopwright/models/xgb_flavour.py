@@ -6,8 +6,9 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from loopwright.kernel.errors import Invalid, Unsupported
-from loopwright.models.fitted import Fitted, Width, category_levels, check_binary, check_task, is_from, not_fitted
+from loopwright.kernel.errors import Unsupported
+from loopwright.models import fitted as about
+from loopwright.models.fitted import Fitted, Width
 from loopwright.models.model import Task
 
 FLAVOUR = "xgboost"
@@ -17,7 +18,7 @@ _REGRESSION = ("reg:", "count:poisson", "survival:aft")
 
 def accepts(fitted: Any) -> bool:
     """Whether a model is XGBoost's."""
-    return is_from(fitted, FLAVOUR)
+    return about.is_from(fitted, FLAVOUR)
 
 
 def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
@@ -34,7 +35,7 @@ def take_apart(fitted: Any, frame: Any, asked: Task | None) -> Fitted:
         flavour="xgboost",
         task=task,
         columns=columns,
-        levels=category_levels(frame, columns),
+        levels=about.category_levels(frame, columns),
         version=_version(),
         native=bytes(booster.save_raw("ubj")),
         reference=lambda part: _scores(booster, part[columns]),
@@ -74,10 +75,10 @@ def _booster_of(fitted: Any) -> Any:
     kind = type(fitted)
     if hasattr(kind, "get_booster"):
         if not getattr(fitted, "__sklearn_is_fitted__", lambda: True)():
-            raise not_fitted()
+            raise about.not_fitted()
         booster, best = fitted.get_booster(), None
         if hasattr(fitted, "classes_"):
-            check_binary(fitted.classes_)
+            about.check_binary(fitted.classes_)
         with contextlib.suppress(AttributeError):
             best = fitted.best_iteration  # an estimator that stopped early scores with its best trees only
         fitted = booster if best is None else booster[: best + 1]
@@ -91,35 +92,14 @@ def _task_of(booster: Any, asked: Task | None) -> Task:
     learner = json.loads(booster.save_config())["learner"]
     objective, targets = learner["objective"]["name"], learner["learner_model_param"].get("num_target", "1")
     if objective in _BINARY:
-        return check_task("binary", asked)
+        return about.check_task("binary", asked)
     if objective.startswith(_REGRESSION) and targets in ("0", "1"):
-        return check_task("regression", asked)
-    raise Unsupported(
-        f"a model of objective {objective} cannot be served: it needs one probability or one value a row",
-        code="model.objective",
-        field="fitted",
-        hint="objective=binary:logistic or objective=reg:squarederror",
-    )
+        return about.check_task("regression", asked)
+    raise about.not_served(objective, "objective=binary:logistic or objective=reg:squarederror")
 
 
 def _columns_of(booster: Any, frame: Any) -> list[Any]:
     names = booster.feature_names
     if names is None:
-        if booster.num_features() != len(frame.columns):
-            raise Invalid(
-                f"the model was trained on {booster.num_features()} columns and the sample has {len(frame.columns)}",
-                code="model.column",
-                field="sample",
-                hint="pass the frame that the model was fitted on as sample=",
-            )
-        return list(frame.columns)
-    present = {str(name): name for name in frame.columns}
-    for name in names:
-        if name not in present:
-            raise Invalid(
-                f"the model was trained on column {name!r}, which the sample lacks",
-                code="model.column",
-                field=str(name),
-                hint="pass the frame that the model was fitted on as sample=",
-            )
-    return [present[name] for name in names]
+        return about.columns_counted(booster.num_features(), frame)
+    return about.columns_named(names, frame)
