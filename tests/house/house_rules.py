@@ -21,6 +21,12 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 6
 MAX_DEPTH = 2
+MAX_CODE_LINES = 25_000
+# Wires and foreign systems are counted apart: how many there are says nothing about how hard the product is to hold.
+COUNTED_APART = ("loopwright.bridges", "loopwright.serving.protocols")
+_NO_CODE = frozenset(
+    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+)
 # What every function of a room is handed by its caller says nothing about how hard the function is to call.
 UNCOUNTED = frozenset({"self", "cls", "space", "tx", "actor"})
 VAGUE_NAMES = frozenset({"utils", "util", "helpers", "helper", "base", "common", "manager", "managers", "misc"})
@@ -80,6 +86,24 @@ def long_files(sources: Iterable[Source]) -> list[str]:
     """Files over the limit of lines."""
     long = (s for s in sources if len(s.lines) > MAX_FILE_LINES)
     return [f"{s.path}: {len(s.lines)} lines, at most {MAX_FILE_LINES}" for s in long]
+
+
+def code_lines(source: Source) -> int:
+    """Lines that hold code: no blank lines, no comments, no docstrings."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type not in _NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Module | ast.ClassDef | Function) and ast.get_docstring(node, clean=False) is not None:
+            lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(lines)
+
+
+def too_much_code(sources: Iterable[Source]) -> list[str]:
+    """The product when it is more than a few people can hold in their heads."""
+    count = sum(code_lines(s) for s in sources if not s.module.startswith(COUNTED_APART))
+    return [f"{count} lines of code, fewer than {MAX_CODE_LINES}"] if count >= MAX_CODE_LINES else []
 
 
 def functions(source: Source) -> Iterator[Function]:

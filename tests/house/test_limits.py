@@ -39,6 +39,10 @@ def test_package_keeps(rule: Rule, package: list[Source]) -> None:
     assert rule(package) == []
 
 
+def test_package_can_be_held_in_the_head() -> None:
+    assert rules.too_much_code(rules.read(rules.PACKAGE)) == []
+
+
 def test_package_is_flat(package: list[Source]) -> None:
     assert rules.deep_files(package) == []
 
@@ -50,6 +54,15 @@ def test_tests_and_benches_keep(rule: Rule, around: list[Source]) -> None:
 
 def source(text: str, path: str = "src/loopwright/store/rows.py") -> Source:
     return Source(path, text, "loopwright.store.rows")
+
+
+def test_too_much_code_is_found_and_wires_are_counted_apart() -> None:
+    text = '"""One.\n\nTwo.\n"""\n\n# why\ndef f(\n    a,\n):\n    """What."""\n    return """a\n\nb"""\n'
+    assert rules.code_lines(source(text)) == 6
+    many = source("x = 1\n" * 25_000)
+    assert rules.too_much_code([many]) == ["25000 lines of code, fewer than 25000"]
+    assert rules.too_much_code([source("x = 1\n" * 24_999)]) == []
+    assert rules.too_much_code([Source(many.path, many.text, "loopwright.serving.protocols.oip")]) == []
 
 
 def test_a_long_file_is_found() -> None:
