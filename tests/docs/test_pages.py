@@ -55,6 +55,14 @@ def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
     assert {page for page in PAGES if page.startswith("docs/") and page != "docs/decisions/template.md"} <= reached
 
 
+def test_every_decision_is_listed_by_its_title() -> None:
+    first, *records = [page for page in PAGES if re.match(r"docs/decisions/\d{4}-", page)]
+    assert len(records) > 10
+    for page in records:
+        title = PAGES[page].splitlines()[0].removeprefix("# ")
+        assert f"- [{title}]({page.rpartition('/')[2]})\n" in PAGES[first], page
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda b: b.name)
 def test_blocks_say_what_they_are(block: Block) -> None:
     assert block.language in LANGUAGES
