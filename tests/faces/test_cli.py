@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loopwright import house
-from loopwright.faces import cli, commands, index
+from loopwright.faces import cli, commands, index, text
 from loopwright.kernel import errors
 from loopwright.kernel.pages import Page
 from loopwright.monitors.model import Alarm
@@ -104,6 +104,20 @@ def test_init_makes_a_project_and_finds_its_file(capsys: pytest.CaptureFixture[s
     assert 'entry = "mine.py"' in (tmp_path / "loopwright.toml").read_text()
     assert (tmp_path / ".loopwright" / ".gitignore").read_text() == "*\n"
     assert call(capsys, "init", str(tmp_path))[0] == 0
+
+
+def test_a_name_from_elsewhere_does_not_speak_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b]0;pwned\x07\x1b[2J\r\u202eabc\x9b1m"
+    (tmp_path / "x.csv").write_text(f"id,{evil.replace(chr(13), '')},at\n1,2,2020-01-01\n")
+    monkeypatch.chdir(tmp_path)
+    house.init(tmp_path).close()
+    for words in (("add", "x.csv"), ("show", "x"), ("show", evil), ("api", "data.get", "name=x")):
+        _, out, err = call(capsys, *words)
+        assert not set(out + err) & set("\x1b\x07\r\u202e\x9b"), words
+    assert "\\u001b]0;pwned\\u0007" in call(capsys, "show", "x")[1]
+    assert text.tame("\x1b[1mbold\x1b[0m, plain\n\tä \u4e2d") == "\x1b[1mbold\x1b[0m, plain\n\tä \u4e2d"
 
 
 def test_results_are_documents_or_text(capsys: pytest.CaptureFixture[str], space: Space) -> None:

@@ -163,9 +163,11 @@ def report(error: errors.LoopwrightError, *, as_json: bool) -> int:
         document: dict[str, Any] = {"schema": "lw.error/1", **error.to_dict()}
         click.echo(bind.to_json(document))
     else:
-        click.echo(f"error: {error.message}", err=True)
+        from loopwright.faces.text import tame
+
+        click.echo(f"error: {tame(error.message)}", err=True)
         if error.hint:
-            click.echo(f"  try: {error.hint}", err=True)
+            click.echo(f"  try: {tame(error.hint)}", err=True)
     return exit_code(error)
 
 

@@ -185,7 +185,7 @@ class Lines:
                 self._out(day_line(day, self.feed.endpoint))
         self._days = len(self.feed.days)
         for event in told:
-            self._out(f"{event.at[:16].replace('T', ' ')}  {event.sentence}")
+            self._out(text.tame(f"{event.at[:16].replace('T', ' ')}  {event.sentence}"))
 
 
 def day_line(day: Day, endpoint: str) -> str:
@@ -235,10 +235,10 @@ class Screen:
         if last is not None:
             lines += [*self._chart(), Text(_totals_text(totals, feed))]
         for alarm in feed.alarms:
-            lines.append(Text(f"ALARM {alarm.reason}", style="bold red"))
+            lines.append(Text(text.tame(f"ALARM {alarm.reason}"), style="bold red"))
         lines.append(Text())
         for event in feed.news:
-            lines.append(Text(f"{event.at[5:16].replace('T', ' ')}  {event.sentence}", overflow="fold"))
+            lines.append(Text(text.tame(f"{event.at[5:16].replace('T', ' ')}  {event.sentence}"), overflow="fold"))
         return Panel(Group(*lines), title=f"{feed.endpoint}, live", title_align="left")
 
     def _chart(self) -> list[Any]:

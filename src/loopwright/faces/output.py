@@ -24,7 +24,7 @@ def json_option() -> click.Option:
 def say(value: Any, *, schema: str, as_json: bool, render: Callable[[Any], str] | None = None) -> None:
     """Print a result: one JSON document with its schema, or text."""
     if not as_json:
-        click.echo((render or text.render)(value))
+        click.echo(text.tame((render or text.render)(value)))
         return
     click.echo(bind.to_json(document(value, schema)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -12,6 +13,8 @@ import msgspec
 from loopwright.kernel.pages import Page
 from loopwright.kernel.times import format_duration, format_time
 
+# What moves a terminal's cursor, speaks to the terminal, or turns a line around; our own bold is let through.
+_COMMANDS = re.compile("\x1b(?!\\[[01]m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WIDEST = 60
 _SPANS = ("ttl_us", "latency_us", "span_us", "lag_us", "p95_us")
 
@@ -25,6 +28,11 @@ def coloured(stream: TextIO | None = None) -> bool:
 def bold(text: str) -> str:
     """The text in bold where colour may be written."""
     return f"\x1b[1m{text}\x1b[0m" if coloured() else text
+
+
+def tame(text: str) -> str:
+    """The text with what is no text written out: names and values in it may come from anybody."""
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def render(value: Any) -> str:
