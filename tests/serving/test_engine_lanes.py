@@ -170,3 +170,21 @@ def test_a_connection_gets_its_answers_in_order_though_the_first_is_slow(
     loop.turn()
     assert 0 < first.out.index(b'"id":"slow"') < first.out.index(b'"id":"quick"')
     assert first.out.count(b"200 OK") == 2
+
+
+def test_what_is_remembered_for_repeats_has_a_limit_in_bytes(
+    engine: Engine, real: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(engine, real)
+    monkeypatch.setattr("loopwright.serving.engine.REMEMBERED_BYTES", 1000)
+
+    def outcome(id: str) -> str:
+        asked = request(engine, id)
+        engine.answer([asked], lambda ask, answer: bytes(300))
+        assert asked.answer is not None
+        return asked.answer.outcome
+
+    assert [outcome(id) for id in "abc"] == ["answered"] * 3
+    assert [outcome(id) for id in "abc"] == ["repeated"] * 3
+    assert [outcome(id) for id in "dbca"] == ["answered", "repeated", "repeated", "answered"], "the oldest goes first"
+    assert [outcome(id) for id in "ba"] == ["answered", "repeated"]

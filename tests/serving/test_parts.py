@@ -1,5 +1,6 @@
 """Parts of a worker by themselves: spools that rotate, ids that name them, bodies that nobody would send."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from loopwright.serving.protocols.door import refusal
 from loopwright.serving.protocols.oip import Call, Oip, Reply
 from loopwright.serving.record import Columns
 from loopwright.serving.scoring import Served, target_of
+from loopwright.store import frames
 from loopwright.store.space import Space
 
 COLUMNS = Columns(("wind",), ("float64",))
@@ -37,6 +39,41 @@ def test_spools_rotate_by_size_and_age(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(record.spool_of(entry.id) == name for name, rows in files.items() for entry in rows)
     assert len(set(ids)) == 60 and ids == sorted(ids)
     assert list((tmp_path / "spool/delay").glob("*.new")) == []
+
+
+def test_rows_that_are_too_many_for_a_frame_lie_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "MOST_BYTES", 150)
+    names = [f"{n}-{count}" for n in range(2) for count in range(9)]
+    log = spool.Spool(tmp_path, "delay", 0, lambda work: work())
+    for n in range(2):
+        log.append(COLUMNS, [row(f"{n}-{count}", count) for count in range(9)])
+    [path] = (tmp_path / "spool" / "delay").iterdir()
+    assert [made.request_id for _, rows in record.read(path) for made in rows] == names
+    assert all(len(payload) <= 150 for payload in frames.read_frames(path))
+    size = path.stat().st_size
+    real, left = os.write, [2]
+
+    def full(fd: int, data: bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="space"):
+        log.append(COLUMNS, [row(f"2-{count}", count) for count in range(9)])
+    assert path.stat().st_size == size, "of what was not taken whole nothing stays"
+    monkeypatch.undo()
+    log.append(COLUMNS, [row("3", 3)])
+    assert [made.request_id for _, rows in record.read(path) for made in rows][-2:] == ["1-8", "3"]
+
+
+def test_a_frame_that_no_reader_takes_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_PAYLOAD_BYTES", 10)
+    assert frames.encode(bytes(10))
+    for odd in (b"", bytes(11)):
+        with pytest.raises(ValueError, match="1 to 10"):
+            frames.encode(odd)
 
 
 def test_ids_are_made_as_they_are_described() -> None:

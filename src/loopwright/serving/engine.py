@@ -19,7 +19,7 @@ from loopwright.serving.scoring import INLINE_ROWS_US, Judged, pick, score_all
 from loopwright.serving.scoring import Target as Target
 from loopwright.serving.spool import SLOTS, Spool
 
-REMEMBERED = 100_000
+REMEMBERED, REMEMBERED_BYTES = 100_000, 64 << 20  # of the newest answers, for repeats
 LOG_CALM_S = 5.0  # so long after a row that the log did not take, with no row since, nothing is said of it any more
 Outcome = Literal["answered", "repeated", "conflict", "failed", "refused", "unrouted"]
 Render = Callable[["Ask", "Answer"], bytes]
@@ -86,6 +86,7 @@ class Engine:
         self._tell = tell
         self._spools: dict[str, Spool] = {}
         self._memory: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
+        self._memory_bytes = 0
         self._lanes: dict[str, Lane] = {}
         self._under_way: dict[tuple[str, str], list[Ask]] = {}
         self._render: Render = lambda ask, answer: b""
@@ -259,9 +260,16 @@ class Engine:
         answer.body = self._render(ask, answer)
         # An answer that the log did not take is not remembered: a repeat gets another chance to be logged.
         if ask.request_id and written and ask.at_us is not None:
-            self._memory[(ask.target.name, ask.request_id)] = _Memory(ask.inputs, ask.at_us, answer.body)
-            if len(self._memory) > REMEMBERED:
-                self._memory.popitem(last=False)
+            self._remember((ask.target.name, ask.request_id), _Memory(ask.inputs, ask.at_us, answer.body))
+
+    def _remember(self, key: tuple[str, str], fresh: _Memory) -> None:
+        memory = self._memory
+        if (before := memory.pop(key, None)) is not None:
+            self._memory_bytes -= len(before.body)
+        memory[key] = fresh
+        self._memory_bytes += len(fresh.body)
+        while len(memory) > REMEMBERED or self._memory_bytes > REMEMBERED_BYTES:
+            self._memory_bytes -= len(memory.popitem(last=False)[1].body)
 
     def tick(self) -> None:
         """Once a second: spools to the disk, old spools let go, hanging models given up."""

@@ -12,6 +12,7 @@ from loopwright.store import frames
 
 FORMAT = 1
 _HEADER, _ROWS = 0, 1
+MOST_BYTES = 32 << 20  # of a frame, unless one row alone has more
 # What unpacking raises over bytes that are no rows; the sum of a frame says that these bytes were written so.
 _ODD = (msgspec.MsgspecError, ValueError, TypeError, IndexError, RecursionError)
 _PAIRS = [base32(number, 2) for number in range(1024)]
@@ -60,6 +61,15 @@ def rows_payload(rows: Sequence[LogRow]) -> bytes:
     """The payload of a frame of rows; the times come first, so that a reader can pass over it."""
     times = [row.at_us for row in rows]
     return _encode([_ROWS, min(times), max(times), _encode(rows)])
+
+
+def payloads(rows: Sequence[LogRow]) -> list[bytes]:
+    """The payload of the rows, or several when one would be more than a reader takes at once."""
+    payload = rows_payload(rows)
+    if len(payload) <= MOST_BYTES or len(rows) == 1:
+        return [payload]
+    half = len(rows) // 2
+    return payloads(rows[:half]) + payloads(rows[half:])
 
 
 def read(

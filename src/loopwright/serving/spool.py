@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loopwright.kernel.clock import machine_us, monotonic_s
+from loopwright.kernel.files import fsync_folder
 from loopwright.serving import record
 from loopwright.serving.record import Columns, Ids, LogRow
 from loopwright.store import frames
-from loopwright.store.blobs import fsync_folder
 
 ROTATE_BYTES = 8 << 20
 ROTATE_S = 60.0
@@ -64,13 +64,19 @@ class Spool:
             OSError: the file did not take them; nothing of them stays behind.
         """
         fd = self._open() if self._fd is None else self._fd
+        whole = self._size
         try:
             if columns != self._columns:
                 self._size += frames.append(fd, record.header(columns))
-                self._columns = columns
-            self._size += frames.append(fd, record.rows_payload(rows))
+                self._columns, whole = columns, self._size
+            for payload in record.payloads(rows):
+                self._size += frames.append(fd, payload)
         except OSError:
-            if os.fstat(fd).st_size != self._size:
+            if os.fstat(fd).st_size != whole:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(fd, whole)
+            self._size = whole
+            if os.fstat(fd).st_size != whole:
                 self.rotate()  # a part of the frame could not be taken back: what follows must lie in another file
             raise
         self._unsynced = True

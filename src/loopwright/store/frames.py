@@ -16,13 +16,13 @@ _BLOCK = 4096
 
 
 def encode(payload: bytes) -> bytes:
-    """The frame of a payload, which is not empty.
+    """The frame of a payload that readers take: it is not empty, and not too large.
 
     Raises:
         ValueError: it is.
     """
-    if not payload:
-        raise ValueError("a frame holds at least one byte")
+    if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
+        raise ValueError(f"a frame holds 1 to {MAX_PAYLOAD_BYTES} bytes")
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
