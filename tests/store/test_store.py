@@ -1,5 +1,6 @@
 """Database, blobs, frames, ledger and clock."""
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -18,7 +19,9 @@ from loopwright.kernel.errors import Conflict, Corrupt, Invalid, LoopwrightError
 from loopwright.kernel.event import EventKind
 from loopwright.store import clock, frames, ledger
 from loopwright.store.database import Tx
+from loopwright.store.gate import Gate
 from loopwright.store.space import Space
+from loopwright.store.sqlite import SqliteDatabase
 
 MADE = EventKind("thing.made@1", "{subject} was made")
 
@@ -287,3 +290,47 @@ with space.read() as tx:
 def test_a_forked_process_writes_and_reads_on_its_own(space: Space) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED, str(space.root)]
     assert subprocess.run(command, capture_output=True, timeout=60, check=True).stdout == b"0\n"
+
+
+_FORKS = """
+import os, sys, time
+from pathlib import Path
+from loopwright.store.gate import Gate
+gate = Gate(Path(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+with gate:
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_forked_process_does_not_keep_the_gate_of_one_that_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "gate"
+    with subprocess.Popen([sys.executable, "-c", _FORKS, path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with open(path, "rb") as seen, pytest.raises(BlockingIOError):
+                fcntl.flock(seen, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            holder.kill()
+            holder.wait()
+            os.kill(child, 0)
+            with open(path, "rb") as free:
+                fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_closed_database_gives_its_files_back(tmp_path: Path) -> None:
+    def opened() -> int:
+        held = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        return sum(path.startswith(str(tmp_path)) for path in held)
+
+    made = SqliteDatabase(tmp_path / "space.db", Gate(tmp_path / "gate"))
+    made.write(lambda tx: tx.execute("CREATE TABLE t(x)"))
+    assert opened()
+    made.close()
+    assert opened() == 0

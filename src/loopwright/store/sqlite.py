@@ -238,3 +238,4 @@ class SqliteDatabase(Writer):
             with self.gate:
                 for connection in [*(held for _, held in self._readers), self._connection]:
                     connection.close()
+            self.gate.close()
