@@ -90,6 +90,14 @@ def test_ids_differ_and_carry_their_kind() -> None:
         ids.valid_id(made.pop(), "pred")
 
 
+def test_a_word_that_is_neither_yes_nor_no_shuts_nothing_open(tmp_path: Path) -> None:
+    for word, said in (("on", True), (" TRUE ", True), ("1", True), ("no", False), ("off", False)):
+        assert settings.read(tmp_path, {"LOOPWRIGHT_BEHIND_PROXY": word}).behind_proxy is said
+    with pytest.raises(Invalid) as caught:
+        settings.read(tmp_path, {"LOOPWRIGHT_BEHIND_PROXY": "enabled"})
+    assert caught.value.field == "LOOPWRIGHT_BEHIND_PROXY"
+
+
 def test_settings_are_read_written_and_refused(tmp_path: Path) -> None:
     assert settings.read(tmp_path).clock == "wall"
     settings.write(tmp_path, settings.Settings(clock="replay", start="2013-04-01T04:00", entry="flights.py"))
