@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loopwright.faces import client, output, processes, supervisor, takeover
+from loopwright.faces import children, client, output, processes, supervisor, takeover
 from loopwright.faces.children import Plan, last_words
 from loopwright.faces.supervisor import DRAIN_S, taken
 from loopwright.kernel import settings as config
@@ -139,7 +139,7 @@ def command(house: Callable[[], House]) -> click.Command:
     def up(root: str | None, detach: bool, resume: bool, as_json: bool, **given: Any) -> None:
         """Serve, log and run the loop on this machine, until Ctrl-C or `lw down`."""
         if resume:
-            _interrupted(supervisor.resume(Path(root or ".")))
+            _ended(house, Path(root or "."), supervisor.resume(Path(root or ".")))
             return
         folder = spaces.find_root(Path(root or "."))
 
@@ -151,7 +151,7 @@ def command(house: Callable[[], House]) -> click.Command:
         plan = planned(folder, **given)
         _check_public(house, folder)
         if not detach:
-            _interrupted(supervisor.supervise(plan, say))
+            _ended(house, folder, supervisor.supervise(plan, say))
             return
         if server.running(folder) is not None:
             raise taken(folder)
@@ -194,7 +194,16 @@ def _check_public(house: Callable[[], House], root: Path) -> None:
         space.close()
 
 
-def _interrupted(told: int) -> None:
+def _ended(house: Callable[[], House], root: Path, told: int) -> None:
+    """When all processes are gone: seal what the workers have left, so that no other host waits for it or misses it."""
+    if config.read(root).database is not None:
+        from loopwright.faces import hosts
+
+        try:
+            with contextlib.closing(house().open(root)) as space:
+                hosts.depart(space)
+        except LoopwrightError as error:
+            children.say(f"what this host has logged is sealed by its next `lw up`: {error.message}")
     if told == signal.SIGINT:
         raise KeyboardInterrupt("`lw up` has stopped")
 
@@ -216,11 +225,6 @@ def down(house: Callable[[], House]) -> click.Command:
         """Stop the `lw up` of this project."""
         folder = spaces.find_root(Path(root or "."))
         found = stop(folder)
-        if found is not None and config.read(folder).database is not None:
-            from loopwright.faces import hosts
-
-            with contextlib.closing(house().open(folder)) as space:
-                hosts.depart(space)
         document = {"stopped": found is not None, "pid": found.pid if found else None}
         text = f"stopped process {found.pid}" if found else "nothing runs here"
         output.say(document, schema="lw.down/1", as_json=as_json, render=lambda _: text)
