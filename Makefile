@@ -42,7 +42,7 @@ demo: $(VENV)/.demo
 	$(BIN)/lw demo flights $(DEMO) --until $(UNTIL)
 
 test: env
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-faults: env
 	$(BIN)/python bench/ground.py --only faults,power --json bench/out/faults.json
