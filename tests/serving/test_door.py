@@ -11,7 +11,9 @@ import pytest
 
 from loopwright.access import published
 from loopwright.access.published import Published, PublishedToken
-from loopwright.serving.protocols import door, peers
+from loopwright.kernel.errors import Invalid
+from loopwright.kernel.settings import Settings
+from loopwright.serving.protocols import door, peers, tls
 from loopwright.serving.protocols.door import OWNER, Gatekeeper, Guest, Refusal, asked, bearer
 from loopwright.serving.protocols.peers import FOREIGN, Peer
 
@@ -160,6 +162,17 @@ def test_a_public_name_is_not_the_owners(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_a_path_asks_for(method: bytes, path: str, wanted: tuple[str, str | None] | None) -> None:
     assert asked(method, path) == wanted
+
+
+def test_a_key_that_everybody_reads_is_refused(tmp_path: Path) -> None:
+    wanted = Settings(tls_cert="cert.pem", tls_key="key.pem")
+    for mode, code in ((None, "bind.cert"), (0o644, "bind.key-mode"), (0o604, "bind.key-mode"), (0o640, "bind.cert")):
+        if mode is not None:
+            (tmp_path / "key.pem").write_text("no key")
+            (tmp_path / "key.pem").chmod(mode)
+        with pytest.raises(Invalid) as caught:
+            tls.context(wanted, tmp_path)
+        assert caught.value.code == code
 
 
 def test_credentials() -> None:

@@ -13,14 +13,18 @@ def context(settings: Settings, root: Path) -> ssl.SSLContext | None:
     """The TLS of a project's listeners, or None when they speak none.
 
     Raises:
-        Invalid: certificate or key cannot be read, or do not belong together.
+        Invalid: certificate or key cannot be read, or do not belong together, or everybody may read the key.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    key = root / settings.tls_key
     try:
-        made.load_cert_chain(root / settings.tls_cert, root / settings.tls_key)
+        if key.stat().st_mode & 0o007:
+            raise Invalid(f"{settings.tls_key} may be read by everybody", code="bind.key-mode", field="tls_key",
+                          hint=f"chmod o= {settings.tls_key}")  # fmt: skip
+        made.load_cert_chain(root / settings.tls_cert, key)
     except (OSError, ssl.SSLError) as error:
         why = error.strerror or type(error).__name__
         message = f"the TLS certificate and key cannot be used: {why}"
