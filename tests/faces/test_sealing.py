@@ -1,13 +1,17 @@
-"""A running control seals the events by itself, on the host that leads and on no other."""
+"""What a running control does by itself: it seals the events where it leads, and publishes again what failed."""
 
 import contextlib
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from loopwright.audit import service as audit
 from loopwright.faces import scheduler
 from loopwright.kernel.event import EventKind
+from loopwright.kernel.files import replace_file
+from loopwright.serving import publish
+from loopwright.serving.model import RouteFile
 from loopwright.store import ledger
 from loopwright.store.space import Space
 
@@ -43,3 +47,17 @@ def test_who_does_not_lead_seals_nothing(space: Space) -> None:
     space.write(lambda tx: ledger.append(tx, "loop", KIND, "thing:1", {}))
     scheduler.Scheduler(space, lambda: None)._seal()
     assert audit.unsealed(space) == 1
+
+
+def test_what_could_not_be_published_is_tried_again(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MEND_EVERY_S", 0.0)
+    with running(space) as made:
+        path = publish.run_folder(space.home) / publish.ROUTE_FILE
+        while made._busy or not path.exists():
+            made._stopping.wait(0.01)
+        found = msgspec.json.decode(path.read_bytes(), type=RouteFile)
+        broken = msgspec.structs.replace(found, problems={"delay": "the store was away for a moment"})
+        replace_file(path, msgspec.json.encode(broken))
+        while publish.problems(space):
+            made._stopping.wait(0.01)
+    assert msgspec.json.decode(path.read_bytes(), type=RouteFile) == found

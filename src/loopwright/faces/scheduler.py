@@ -34,6 +34,7 @@ ACTOR = "loop"
 SEAL, SEAL_EVERY_S = "serving.seal", 60.0
 SHARED_SEAL_EVERY_S = 5.0  # other hosts wait for what is not sealed
 TELL_EVERY_S = 2.0
+MEND_EVERY_S = 15.0  # what could not be read for a moment is not left out until the next change of the routes
 _LOOK_S, _LONGEST_WAIT_S, _RETRY_S, _JOB_LOOK_S = 0.05, 1.0, 1.0, 0.01
 _STANDBY_LOOK_S = 0.2
 
@@ -62,6 +63,7 @@ class Scheduler:
         self._published = (-1, -1)
         self._sealed_s = monotonic_s()
         self._told_s = 0.0
+        self._mended_s = monotonic_s()
         self._started_us = self._looked_us = machine_us()
         self._watching: str | None = None
         self._pager = pager.Pager(ACTOR)
@@ -233,6 +235,9 @@ class Scheduler:
                     self._sealed_s = monotonic_s()
                     self._seal()
                 self._watching = None
+                if monotonic_s() - self._mended_s > MEND_EVERY_S:
+                    self._mended_s = monotonic_s()
+                    self._mend()
                 if monotonic_s() - self._told_s > TELL_EVERY_S:
                     self._told_s = monotonic_s()
                     self._tell()
@@ -242,6 +247,12 @@ class Scheduler:
                 self._watching = error.message if isinstance(error, LoopwrightError) else type(error).__name__
                 self._tell()
                 self._stopping.wait(_RETRY_S)
+
+    def _mend(self) -> None:
+        """Publish again what is not served as the tables say; workers load again what they could not."""
+        failed = any(report.failed for report in publish.workers(self.space))
+        if failed or publish.problems(self.space):
+            self._publish(wait=False)
 
     def _tell(self) -> None:
         """Leave word of how it goes, for `lw status`; a disk that takes none of it makes the report old."""
