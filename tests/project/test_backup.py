@@ -204,6 +204,14 @@ def test_a_spool_that_is_sealed_meanwhile_is_there_once(
         again.close()
 
 
+def test_a_backup_inside_the_project_is_refused(wall_space: Space) -> None:
+    for place in (wall_space.root, wall_space.root / "kept", wall_space.home / "backups"):
+        with pytest.raises(Invalid, match="inside the project") as told:
+            backup(wall_space, ME, folder=place)
+        assert told.value.hint
+    assert not list(wall_space.root.glob("20*"))
+
+
 def test_blobs_are_copied_once_and_what_is_damaged_is_told(space: Space, tmp_path: Path) -> None:
     made(space)
     kept = tmp_path / "kept"

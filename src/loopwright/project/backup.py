@@ -87,8 +87,13 @@ def backup(
         verify: read the blobs that are there already, too.
     """
     target = folder.resolve()
-    if target.is_relative_to(space.home):
-        raise Invalid("a backup in the store itself would be lost with it", code="backup.inside", field="folder")
+    if target.is_relative_to(space.root):
+        raise Invalid(
+            "a backup inside the project would be lost with it",
+            code="backup.inside",
+            field="folder",
+            hint="name a folder elsewhere, best on another disk",
+        )
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     busy = Conflict("another backup goes into this folder now", code="backup.running", field="folder")
     with locks.hold(target / LOCK, busy):
