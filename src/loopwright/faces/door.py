@@ -5,6 +5,7 @@ What passes has an actor: the route behind asks what that actor may.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -125,9 +126,21 @@ class Gate:
     def address(self, scope: Scope, headers: Headers) -> str:
         """Where a request comes from, to slow down guessing; behind a proxy what the proxy says, else the peer."""
         if self.behind_proxy and "x-forwarded-for" in headers:
-            return headers["x-forwarded-for"].rpartition(",")[2].strip()[:100]
+            return _whose(headers["x-forwarded-for"].rpartition(",")[2].strip()[:100])
         client = scope.get("client")
-        return str(client[0]) if client else ""
+        return _whose(str(client[0])) if client else ""
+
+
+def _whose(address: str) -> str:
+    """An address as one guesser has it: of IPv6 the network, in which anybody takes as many addresses as they like."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.version == 4:
+        return str(found)
+    mapped = ipaddress.IPv6Address(found).ipv4_mapped
+    return str(mapped or ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 def cookies(headers: Headers) -> dict[str, str]:
