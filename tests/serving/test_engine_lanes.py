@@ -12,6 +12,7 @@ from loopwright.serving import lane
 from loopwright.serving.engine import Engine
 from loopwright.serving.protocols.http import Server
 from loopwright.serving.protocols.oip import Oip, render
+from loopwright.serving.record import Columns
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +189,30 @@ def test_what_is_remembered_for_repeats_has_a_limit_in_bytes(
     assert [outcome(id) for id in "abc"] == ["repeated"] * 3
     assert [outcome(id) for id in "dbca"] == ["answered", "repeated", "repeated", "answered"], "the oldest goes first"
     assert [outcome(id) for id in "ba"] == ["answered", "repeated"]
+
+
+def test_a_repeat_is_none_of_other_inputs_because_the_routes_ask_for_other_columns(
+    engine: Engine, loop: Loop, real: Predictor
+) -> None:
+    slow = Slow(real)
+    slow.go.set()
+    serve(engine, slow)
+    first, under_way = request(engine, "a"), request(engine, "b")
+    engine.answer([first], body)
+    loop.turn()
+    slow.go.clear()
+    engine.answer([under_way], body)
+    serve(engine, real)
+    fields = engine.targets["delay"].fields
+    engine.targets["delay"].fields = tuple(reversed(fields))
+    columns = engine.targets["delay"].columns
+    engine.targets["delay"].columns = Columns(columns.names[::-1], columns.dtypes[::-1])
+    again, with_others, joined = request(engine, "a"), request(engine, "a", hour=9), request(engine, "b")
+    engine.answer([again, with_others, joined], body)
+    assert joined.pending
+    slow.go.set()
+    loop.turn()
+    assert again.answer is not None and first.answer is not None
+    assert (again.answer.outcome, again.answer.body) == ("repeated", first.answer.body)
+    assert with_others.answer is not None and with_others.answer.outcome == "repeated", "the first answer stands"
+    assert joined.answer is not None and joined.answer is under_way.answer

@@ -14,7 +14,7 @@ import msgspec
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.times import DAY
 from loopwright.serving.lane import HANG_S, TURN_ROWS, Lane, Turn
-from loopwright.serving.record import LogRow
+from loopwright.serving.record import Columns, LogRow
 from loopwright.serving.scoring import INLINE_ROWS_US, Judged, pick, score_all
 from loopwright.serving.scoring import Target as Target
 from loopwright.serving.spool import SLOTS, Spool
@@ -63,6 +63,7 @@ class Ask(msgspec.Struct):
 
 class _Memory(msgspec.Struct, gc=False):
     inputs: bytes
+    columns: Columns
     at_us: int
     body: bytes
 
@@ -147,7 +148,8 @@ class Engine:
         known = self._memory.get(key)
         if known is None or ask.at_us is None or abs(ask.at_us - known.at_us) > DAY:
             return False
-        ask.answer = Answer("conflict") if known.inputs != ask.inputs else Answer("repeated", body=known.body)
+        same = known.inputs == ask.inputs or _were_others(known.columns, ask)
+        ask.answer = Answer("repeated", body=known.body) if same else Answer("conflict")
         return True
 
     def _join(self, family: list[Ask], ask: Ask) -> None:
@@ -260,7 +262,8 @@ class Engine:
         answer.body = self._render(ask, answer)
         # An answer that the log did not take is not remembered: a repeat gets another chance to be logged.
         if ask.request_id and written and ask.at_us is not None:
-            self._remember((ask.target.name, ask.request_id), _Memory(ask.inputs, ask.at_us, answer.body))
+            fresh = _Memory(ask.inputs, ask.target.columns, ask.at_us, answer.body)
+            self._remember((ask.target.name, ask.request_id), fresh)
 
     def _remember(self, key: tuple[str, str], fresh: _Memory) -> None:
         memory = self._memory
@@ -294,7 +297,13 @@ class Engine:
 
 def _answer_alike(leader: Ask, ask: Ask) -> None:
     """Give a request the answer of its twin, which came before it."""
-    ask.answer = leader.answer if leader.inputs == ask.inputs else Answer("conflict")
+    same = leader.inputs == ask.inputs or _were_others(leader.target.columns, ask)
+    ask.answer = leader.answer if same else Answer("conflict")
+
+
+def _were_others(columns: Columns, ask: Ask) -> bool:
+    """Whether the routes asked for other columns when a request came first: nobody knows that its inputs differ."""
+    return columns is not ask.target.columns and columns != ask.target.columns
 
 
 def _decide(ask: Ask, judged: list[Judged], start: int, prediction: str) -> None:
