@@ -21,7 +21,7 @@ from loopwright.kernel.errors import Conflict, LoopwrightError
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.settings import ENVIRONMENT
 from loopwright.serving import predictions
-from loopwright.store import backup, ledger, migrate
+from loopwright.store import backup, leases, ledger, migrate
 from loopwright.store import space as spaces
 from loopwright.store.space import Space
 
@@ -161,6 +161,23 @@ def test_control_knows_its_own_lock(tmp_path: Path) -> None:
     with open(path, "w"):
         assert migrate._mine(path)
     assert not migrate._mine(path)
+
+
+@pytest.mark.parametrize("ground", ["postgres"], indirect=True)
+def test_an_older_store_that_another_host_serves_is_refused(ground: str, tmp_path: Path) -> None:
+    rooms = house.migrations()
+    older = {room: scripts[:-1] if room == "artifacts" else scripts for room, scripts in rooms.items()}
+    (tmp_path / "old").mkdir()
+    space = spaces.open_space(tmp_path / "old", migrations=lambda: older, create=True)
+    lease = leases.take(space, "loop", "another", 60)
+    assert lease is not None
+    with pytest.raises(Conflict, match="another host") as caught:
+        house.open(tmp_path / "old")
+    assert caught.value.code == "store.older" and not (tmp_path / "old" / ".loopwright" / "backups").exists()
+    leases.release(space, lease)
+    leases.take(space, "loop", space.host, 60)
+    house.open(tmp_path / "old").close()
+    space.close()
 
 
 @pytest.mark.usefixtures("ground")

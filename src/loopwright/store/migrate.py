@@ -10,7 +10,7 @@ from loopwright.kernel.errors import Conflict
 from loopwright.kernel.files import fsync_folder
 from loopwright.kernel.settings import Settings
 from loopwright.kernel.times import format_time
-from loopwright.store import backup
+from loopwright.store import backup, hosts
 from loopwright.store.database import Database, Tx, run_scripts
 from loopwright.store.locks import is_held
 
@@ -37,6 +37,8 @@ def prepare(database: Database, home: Path, rooms: Rooms, settings: Settings) ->
     if stands and not any(number > counts.get(room, 0) for room, number in stands.items()):
         if _served(home):
             return _brought_by_control(database, counts)
+        if settings.database is not None:
+            _alone(database, hosts.identity(home))
         _keep_copy(database, home, rooms)
     return database.write(lambda tx: _migrate(tx, rooms, settings))
 
@@ -54,6 +56,23 @@ def _served(home: Path) -> bool:
     """Whether an `lw up` runs on a store, and this process is not its control, which alone may bring it forward."""
     run = home / "run"
     return is_held(run / _UP) and not _mine(run / _CONTROL)
+
+
+def _alone(database: Database, host: str) -> None:
+    """See that no `lw up` of another host does anything in a shared store, whose older code would not know it then.
+
+    Raises:
+        Conflict: one does, or did a moment ago.
+    """
+    with database.read() as tx:
+        if tx.has_table("leases"):
+            held = "SELECT 1 FROM leases WHERE until_us > ? AND holder <> ?"
+            if tx.value(held, (tx.machine_us(), host)) is not None:
+                raise Conflict(
+                    "this store was made by an older loopwright and an `lw up` runs on it on another host",
+                    code="store.older",
+                    hint="lw down, on every host that shares it",
+                )
 
 
 def _brought_by_control(database: Database, counts: Mapping[str, int]) -> str:
