@@ -1,8 +1,11 @@
 """The range rule: honest columns keep it, gross errors break it."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -81,3 +84,14 @@ def test_few_rows_are_not_judged(tmp_path: Path, parquet: Any) -> None:
 
 def test_nothing_but_nulls(tmp_path: Path, parquet: Any) -> None:
     assert judged(parquet, tmp_path, [None] * 5) == (None, None, 0)
+
+
+def test_what_unpacks_to_more_than_memory_leaves_half_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=8 << 20))
+    monkeypatch.setattr(sources, "MEMORY_LIMIT", "30MB")
+    con = sources.connect(tmp_path)
+    with pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"):
+        con.execute("CREATE TEMP TABLE t AS SELECT range, hash(range) AS h, hash(range + 1) AS g FROM range(4000000)")
+    con.close()

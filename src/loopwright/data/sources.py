@@ -1,6 +1,7 @@
 """Files as DuckDB tables: the connection, the two formats, and what each can get wrong. Knows no Space."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ def connect(temporary: Path) -> duckdb.DuckDBPyConnection:
             "threads": "1",
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(temporary),
+            # a small file may unpack to more than the disk has, which the database and the prediction log need too
+            "max_temp_directory_size": f"{shutil.disk_usage(temporary).free // 2}B",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
