@@ -12,7 +12,7 @@ from loopwright.kernel.errors import Forbidden
 from loopwright.kernel.ids import new_id
 from loopwright.kernel.times import format_time
 from loopwright.store import ledger
-from loopwright.store.database import Tx
+from loopwright.store.database import Tx, as_struct
 
 MIGRATIONS = [
     """
@@ -76,12 +76,5 @@ def use(tx: Tx, permit: str | None, subject: str, from_state: str, to_state: str
     )
     if used is None:
         raise Forbidden(f"the permit for {move} was used", code="permit.used", hint="lw check")
-    return Permit(
-        id=row["id"],
-        subject=subject,
-        from_state=from_state,
-        to_state=to_state,
-        evidence=msgspec.json.decode(row["evidence"]),
-        verdict=msgspec.json.decode(row["verdict"]),
-        expires_us=row["expires_us"],
-    )
+    read = {name: msgspec.json.decode(row[name]) for name in ("evidence", "verdict")}
+    return as_struct(Permit, row, **read)

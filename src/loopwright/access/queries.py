@@ -4,7 +4,7 @@ import msgspec
 
 from loopwright.access import permits
 from loopwright.access.model import Grant, Token, User
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct
 
 MIGRATIONS = [
     *permits.MIGRATIONS,
@@ -73,8 +73,7 @@ def users(tx: Tx) -> list[User]:
 
 def user_of(tx: Tx, row: Row) -> User:
     """A row as a User."""
-    grants = grants_of(tx, f"user:{row['id']}")
-    return User(id=row["id"], name=row["name"], state=row["state"], grants=grants)
+    return as_struct(User, row, grants=grants_of(tx, f"user:{row['id']}"))
 
 
 def tokens(tx: Tx) -> list[tuple[str, Token]]:
@@ -85,11 +84,9 @@ def tokens(tx: Tx) -> list[tuple[str, Token]]:
 
 def token_of(row: Row) -> Token:
     """A row as a Token."""
-    return Token(**{name: row[name] for name in Token.__struct_fields__})
+    return as_struct(Token, row)
 
 
 def sessions(tx: Tx) -> list[Session]:
     """Every open session."""
-    return [
-        Session(**{name: row[name] for name in Session.__struct_fields__}) for row in tx.query("SELECT * FROM sessions")
-    ]
+    return [as_struct(Session, row) for row in tx.query("SELECT * FROM sessions")]

@@ -9,7 +9,7 @@ from loopwright.artifacts.model import LABEL_MOVED, VERSION_REGISTERED, Artifact
 from loopwright.kernel.errors import Conflict, Invalid, NotFound
 from loopwright.kernel.ids import valid_name
 from loopwright.store import ledger
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct
 from loopwright.store.roots import Root
 from loopwright.store.space import Space
 
@@ -178,14 +178,7 @@ def _last(tx: Tx, name: str) -> Version | None:
 
 
 def _version(row: Row) -> Version:
-    return Version(
-        name=row["name"],
-        number=row["number"],
-        digest=row["digest"],
-        kind=row["kind"],
-        run=row["run"],
-        at_us=row["at_us"],
-    )
+    return as_struct(Version, row)
 
 
 def roots(space: Space, tx: Tx) -> Iterator[Root]:

@@ -15,7 +15,7 @@ from loopwright.kernel.errors import Corrupt, Invalid, NotFound, Unavailable
 from loopwright.kernel.files import replace_file
 from loopwright.kernel.ids import valid_path
 from loopwright.store.blobs import is_digest
-from loopwright.store.database import Tx
+from loopwright.store.database import Tx, as_struct, as_text
 from loopwright.store.space import Space
 
 TREE_TYPE = "loopwright-tree-1"
@@ -148,13 +148,7 @@ def find(tx: Tx, digest: str, kind: str | None = None) -> Artifact:
     )
     if row is None:
         raise NotFound(f"no artifact {digest}", code="artifact.missing", field="digest", hint="lw fsck")
-    return Artifact(
-        digest=digest,
-        kind=row["kind"],
-        size_bytes=row["size_bytes"],
-        is_tree=bool(row["is_tree"]),
-        meta=msgspec.json.decode(row["meta"]),
-    )
+    return as_struct(Artifact, row, is_tree=bool(row["is_tree"]), meta=msgspec.json.decode(row["meta"]))
 
 
 def recorded(tx: Tx) -> list[tuple[str, bool]]:
@@ -241,7 +235,7 @@ def _record(tx: Tx, artifact: Artifact, digests: list[str], seen: condemned.Remo
                 artifact.kind,
                 artifact.size_bytes,
                 int(artifact.is_tree),
-                msgspec.json.encode(artifact.meta, order="deterministic").decode(),
+                as_text(artifact.meta),
                 tx.now_us(),
                 tx.machine_us(),
             ),

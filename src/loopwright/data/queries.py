@@ -1,11 +1,10 @@
 """The tables of the data room: what each version was found to be, what was declared, and a stat cache of files."""
 
-from typing import Any
 
 import msgspec
 
 from loopwright.data.model import Contract, DataSpec, FeaturesSpec, Finding
-from loopwright.store.database import Tx
+from loopwright.store.database import Tx, as_text
 
 MIGRATIONS = [
     """
@@ -48,9 +47,9 @@ def put_version(tx: Tx, name: str, number: int, known: Known) -> None:
             name,
             number,
             known.path,
-            encode(known.declaration),
-            encode(known.contract),
-            encode(known.findings),
+            as_text(known.declaration),
+            as_text(known.contract),
+            as_text(known.findings),
         ),
     )
 
@@ -90,7 +89,7 @@ def find_stat(tx: Tx, path: str) -> tuple[Stat, str, int] | None:
 
 def put_features(tx: Tx, spec: FeaturesSpec) -> bool:
     """Keep a declaration of features; True when it is new or has changed."""
-    text = encode(spec)
+    text = as_text(spec)
     if tx.value("SELECT declaration FROM feature_sets WHERE name = ?", (spec.name,)) == text:
         return False
     tx.execute(
@@ -110,8 +109,3 @@ def find_features(tx: Tx, name: str) -> FeaturesSpec | None:
 def all_features(tx: Tx) -> list[str]:
     """The names of the features that were declared."""
     return [row["name"] for row in tx.query("SELECT name FROM feature_sets ORDER BY name")]
-
-
-def encode(value: Any) -> str:
-    """A value as deterministic JSON."""
-    return msgspec.json.encode(value, order="deterministic").decode()

@@ -3,7 +3,7 @@
 import msgspec
 
 from loopwright.loop.model import Cycle
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct
 
 MIGRATIONS = [
     """
@@ -50,4 +50,4 @@ def trainings(tx: Tx, endpoint: str, after_us: int) -> list[int]:
 
 
 def _cycle(row: Row) -> Cycle:
-    return Cycle(**{field: row[field] for field in _FIELDS})
+    return as_struct(Cycle, row)

@@ -41,11 +41,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return Predictor(card, self.files.get(card.file, b""))
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         card = self.card
-        inputs = "".join(f"<tr><td>{_escape(f.name)}</td><td>{f.dtype}</td></tr>" for f in card.signature.inputs)
-        head = f"<b>{_escape(self.name)}</b> {card.flavour}, {card.task}, gives {card.signature.output}"
+        inputs = "".join(f"<tr><td>{escape(f.name)}</td><td>{f.dtype}</td></tr>" for f in card.signature.inputs)
+        head = f"<b>{escape(self.name)}</b> {card.flavour}, {card.task}, gives {card.signature.output}"
         return f"<div>{head}<table>{inputs}</table></div>"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

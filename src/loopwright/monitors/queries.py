@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from loopwright.monitors.model import Alarm, Block, BlockPair, ClosedDay, Flag
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct
 
 MIGRATIONS = [
     """
@@ -35,9 +35,7 @@ MIGRATIONS = [
     """,
 ]
 
-_BLOCK_FIELDS = Block.__struct_fields__
-_DAY_FIELDS = ClosedDay.__struct_fields__
-_PAIR_FIELDS = BlockPair.__struct_fields__
+_BLOCK_FIELDS, _DAY_FIELDS, _PAIR_FIELDS = (kind.__struct_fields__ for kind in (Block, ClosedDay, BlockPair))
 
 
 def put_blocks(tx: Tx, endpoint: str, blocks: list[Block], pairs: list[BlockPair]) -> None:
@@ -75,7 +73,7 @@ def blocks(tx: Tx, endpoint: str, *, since: str = "", until: str = "~", version:
     if version is not None:
         sql, args = sql + " AND version = ?", [*args, version]
     rows = tx.query(sql + " ORDER BY day, version", args)
-    return [Block(**{field: row[field] for field in _BLOCK_FIELDS}) for row in rows]
+    return [as_struct(Block, row) for row in rows]
 
 
 def pairs(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> list[BlockPair]:
@@ -84,7 +82,7 @@ def pairs(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> list[B
         "SELECT * FROM block_pairs WHERE endpoint = ? AND day >= ? AND day <= ? ORDER BY day, a, b",
         (endpoint, since, until),
     )
-    return [BlockPair(**{field: row[field] for field in _PAIR_FIELDS}) for row in rows]
+    return [as_struct(BlockPair, row) for row in rows]
 
 
 def closed_days(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> list[ClosedDay]:
@@ -92,13 +90,13 @@ def closed_days(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> 
     rows = tx.query(
         "SELECT * FROM closed_days WHERE endpoint = ? AND day >= ? AND day <= ? ORDER BY day", (endpoint, since, until)
     )
-    return [_day(row) for row in rows]
+    return [as_struct(ClosedDay, row) for row in rows]
 
 
 def last_closed(tx: Tx, endpoint: str) -> ClosedDay | None:
     """The newest closed day of an endpoint."""
     row = tx.one("SELECT * FROM closed_days WHERE endpoint = ? ORDER BY day DESC LIMIT 1", (endpoint,))
-    return None if row is None else _day(row)
+    return None if row is None else as_struct(ClosedDay, row)
 
 
 def flags(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> list[Flag]:
@@ -108,14 +106,7 @@ def flags(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> list[F
         (endpoint, since, until),
     )
     return [
-        Flag(
-            day=row["day"],
-            column=row["column_name"],
-            what=row["what"],
-            n=row["n"],
-            examples=msgspec.json.decode(row["examples"]),
-        )
-        for row in rows
+        as_struct(Flag, row, column=row["column_name"], examples=msgspec.json.decode(row["examples"])) for row in rows
     ]
 
 
@@ -128,18 +119,7 @@ def alarms(tx: Tx, endpoint: str, *, still_open: bool = False) -> list[Alarm]:
     """Alarms of an endpoint, oldest first."""
     more = " AND closed_us IS NULL" if still_open else ""
     rows = tx.query(f"SELECT * FROM alarms WHERE endpoint = ?{more} ORDER BY opened_us, id", (endpoint,))
-    return [
-        Alarm(
-            id=row["id"],
-            endpoint=row["endpoint"],
-            kind=row["kind"],
-            opened_us=row["opened_us"],
-            closed_us=row["closed_us"],
-            reason=row["reason"],
-            explanation=msgspec.json.decode(row["explanation"]),
-        )
-        for row in rows
-    ]
+    return [as_struct(Alarm, row, explanation=msgspec.json.decode(row["explanation"])) for row in rows]
 
 
 def reference(tx: Tx, endpoint: str) -> float | None:
@@ -161,7 +141,3 @@ def guard_window(tx: Tx, action_id: str) -> dict[str, Any] | None:
     """The result of a guard window, when it has been measured."""
     result = tx.value("SELECT result FROM guard_windows WHERE action_id = ?", (action_id,))
     return None if result is None else dict(msgspec.json.decode(result))
-
-
-def _day(row: Row) -> ClosedDay:
-    return ClosedDay(**{field: row[field] for field in _DAY_FIELDS})

@@ -12,7 +12,7 @@ from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import Conflict, Invalid
 from loopwright.kernel.ids import new_id
 from loopwright.pipelines.model import Job, JobState
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct, as_text
 from loopwright.store.locks import is_held
 from loopwright.store.roots import Leftover, Root, digests_in
 from loopwright.store.space import Space
@@ -220,27 +220,14 @@ def _maybe(value: dict[str, Any] | None) -> str | None:
 
 def _text(value: dict[str, Any]) -> str:
     try:
-        return msgspec.json.encode(value, order="deterministic").decode()
+        return as_text(value)
     except (TypeError, ValueError) as error:
         raise Invalid(f"a job's arguments and result are JSON: {error}", code="job.form", field="args") from None
 
 
 def _job(row: Row) -> Job:
-    return Job(
-        id=row["id"],
-        action_id=row["action_id"],
-        kind=row["kind"],
-        args=msgspec.json.decode(row["args"]),
-        state=row["state"],
-        attempt=row["attempt"],
-        result=None if row["result"] is None else msgspec.json.decode(row["result"]),
-        error=row["error"],
-        failure=None if row["failure"] is None else msgspec.json.decode(row["failure"]),
-        cause=row["cause"],
-        queued_us=row["queued_us"],
-        started_us=row["started_us"],
-        finished_us=row["finished_us"],
-    )
+    read = {name: msgspec.json.decode(row[name] or "null") for name in ("args", "result", "failure")}
+    return as_struct(Job, row, **read)
 
 
 def adopt(tx: Tx) -> None:

@@ -5,7 +5,7 @@ import msgspec
 from loopwright.kernel import canonical
 from loopwright.kernel.verdict import Verdict
 from loopwright.releases.model import Hold, Reign, Rollout, Training
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct, as_text
 
 MIGRATIONS = [
     """
@@ -60,7 +60,7 @@ def put_verdict(tx: Tx, endpoint: str, versions: tuple[int, int | None], verdict
             verdict.check,
             verdict.outcome,
             verdict.reason,
-            msgspec.json.encode(verdict.evidence, order="deterministic").decode(),
+            as_text(verdict.evidence),
             digest,
             at_us,
         ),
@@ -72,20 +72,14 @@ def verdicts(tx: Tx, endpoint: str, version: int) -> list[Verdict]:
     """What was said of a version, oldest first."""
     rows = tx.query("SELECT * FROM verdicts WHERE endpoint = ? AND version = ? ORDER BY seq", (endpoint, version))
     return [
-        Verdict(
-            outcome=row["outcome"],
-            check=row["check_name"],
-            reason=row["reason"],
-            evidence=msgspec.json.decode(row["evidence"]),
-        )
-        for row in rows
+        as_struct(Verdict, row, check=row["check_name"], evidence=msgspec.json.decode(row["evidence"])) for row in rows
     ]
 
 
 def reigns(tx: Tx, endpoint: str) -> list[Reign]:
     """The versions that served 100 %, oldest first."""
     rows = tx.query("SELECT * FROM reigns WHERE endpoint = ? ORDER BY seq", (endpoint,))
-    return [Reign(version=r["version"], since_us=r["since_us"], until_us=r["until_us"], ended=r["ended"]) for r in rows]
+    return [as_struct(Reign, row) for row in rows]
 
 
 def endpoints(tx: Tx) -> list[str]:
@@ -127,7 +121,7 @@ def put_training(tx: Tx, endpoint: str, version: int, trained_us: int, *, refit:
 def trainings(tx: Tx, endpoint: str) -> list[Training]:
     """The versions of an endpoint whose training is known, oldest first."""
     rows = tx.query("SELECT * FROM trainings WHERE endpoint = ? ORDER BY trained_us, version", (endpoint,))
-    return [Training(version=row["version"], trained_us=row["trained_us"], refit=bool(row["refit"])) for row in rows]
+    return [as_struct(Training, row, refit=bool(row["refit"])) for row in rows]
 
 
 def put_rollout(tx: Tx, rollout: Rollout) -> None:
@@ -174,4 +168,4 @@ def shadows(tx: Tx, endpoint: str) -> list[int]:
 
 
 def _rollout(row: Row) -> Rollout:
-    return Rollout(**{field: row[field] for field in _ROLLOUT_FIELDS})
+    return as_struct(Rollout, row)

@@ -92,9 +92,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return [output.version for output in self.outputs.values() if output.version is not None]
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         rows = {"state": self.state, **self.params, **self.metrics}
-        cells = "".join(f"<tr><td>{_escape(k)}</td><td>{_escape(v)}</td></tr>" for k, v in rows.items())
-        return f"<div><b>{_escape(self.name)}</b> {_escape(self.id)}<table>{cells}</table></div>"
+        cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<div><b>{escape(self.name)}</b> {escape(self.id)}<table>{cells}</table></div>"
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
@@ -104,10 +106,6 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
     value: float
     step: int
     at_us: int
-
-
-def _escape(value: object) -> str:
-    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 RUN_STARTED = EventKind("run.started@1", "{name} started as {subject}")

@@ -8,7 +8,7 @@ import msgspec
 
 from loopwright.kernel.errors import NotFound
 from loopwright.runs.model import Code, Failure, Output, Run
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct, as_text
 from loopwright.store.roots import Root, digests_in
 from loopwright.store.space import Space
 
@@ -26,11 +26,6 @@ MIGRATIONS = [
 ]
 
 
-def text(value: Any) -> str:
-    """A value as the JSON that a column holds."""
-    return msgspec.json.encode(value, order="deterministic").decode()
-
-
 def insert(tx: Tx, run: Run, started_machine_us: int) -> None:
     """Write the row of a run that starts."""
     tx.execute(
@@ -46,10 +41,10 @@ def insert(tx: Tx, run: Run, started_machine_us: int) -> None:
             run.started_us,
             started_machine_us,
             run.key,
-            text(run.params),
-            text(run.inputs),
-            text(run.environment),
-            text(run.code),
+            as_text(run.params),
+            as_text(run.inputs),
+            as_text(run.environment),
+            as_text(run.code),
             run.parent,
             run.cause,
         ),
@@ -65,11 +60,11 @@ def close(tx: Tx, run: Run) -> bool:
             run.state,
             run.finished_us,
             run.took_us,
-            text(run.outputs),
+            as_text(run.outputs),
             json.dumps(run.metrics, sort_keys=True),  # a metric may be NaN, which msgspec would write as null
-            text(run.files),
-            text(run.sealed),
-            None if run.failure is None else text(run.failure),
+            as_text(run.files),
+            as_text(run.sealed),
+            None if run.failure is None else as_text(run.failure),
             run.id,
         ),
     )
@@ -78,7 +73,7 @@ def close(tx: Tx, run: Run) -> bool:
 
 def set_outputs(tx: Tx, run_id: str, outputs: dict[str, Output]) -> None:
     """Write the outputs of a run anew."""
-    tx.execute("UPDATE runs SET outputs = ? WHERE id = ?", (text(outputs), run_id))
+    tx.execute("UPDATE runs SET outputs = ? WHERE id = ?", (as_text(outputs), run_id))
 
 
 def find(tx: Tx, run_id: str) -> Run:
@@ -117,15 +112,9 @@ def select(tx: Tx, where: dict[str, str], before: str | None, limit: int) -> lis
 def read(row: Row) -> Run:
     """A row as a run."""
     decode = msgspec.json.decode
-    return Run(
-        id=row["id"],
-        kind=row["kind"],
-        name=row["name"],
-        state=row["state"],
-        actor=row["actor"],
-        started_us=row["started_us"],
-        finished_us=row["finished_us"],
-        took_us=row["took_us"],
+    return as_struct(
+        Run,
+        row,
         key=row["run_key"],
         params=decode(row["params"]),
         inputs=decode(row["inputs"]),
@@ -136,8 +125,6 @@ def read(row: Row) -> Run:
         environment=decode(row["environment"]),
         code=decode(row["code"], type=Code),
         failure=None if row["failure"] is None else decode(row["failure"], type=Failure),
-        parent=row["parent"],
-        cause=row["cause"],
     )
 
 

@@ -13,7 +13,7 @@ from loopwright.kernel.times import zone
 from loopwright.models.model import KIND
 from loopwright.serving.model import ENDPOINT_DECLARED, ROUTES_CHANGED, EndpointSpec, Route, RouteSet
 from loopwright.store import ledger
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct, as_text
 from loopwright.store.roots import Root, digests_in
 from loopwright.store.space import Space
 
@@ -38,7 +38,7 @@ def declare(tx: Tx, actor: str, spec: EndpointSpec, *, cause: int | None = None)
     for field in ("name", "model"):
         valid_name(getattr(spec, field), field)
     zone(spec.timezone)
-    text = msgspec.json.encode(spec, order="deterministic").decode()
+    text = as_text(spec)
     before = tx.one("SELECT spec FROM endpoints WHERE name = ?", (spec.name,))
     if before is not None:
         if before["spec"] == text:
@@ -63,7 +63,7 @@ def declare(tx: Tx, actor: str, spec: EndpointSpec, *, cause: int | None = None)
 def declared(tx: Tx, spec: EndpointSpec) -> bool:
     """Whether an endpoint is declared in just this way."""
     row = tx.one("SELECT spec FROM endpoints WHERE name = ?", (spec.name,))
-    return row is not None and row["spec"] == msgspec.json.encode(spec, order="deterministic").decode()
+    return row is not None and row["spec"] == as_text(spec)
 
 
 def endpoint(space: Space, name: str) -> EndpointSpec:
@@ -162,14 +162,7 @@ def history(space: Space, name: str) -> list[RouteSet]:
     with space.read() as tx:
         find(tx, name)
         return [
-            RouteSet(
-                generation=row["generation"],
-                endpoint=row["endpoint"],
-                routes=_routes(row),
-                actor=row["actor"],
-                permit=row["permit"],
-                at_us=row["at_us"],
-            )
+            as_struct(RouteSet, row, routes=_routes(row))
             for row in tx.query("SELECT * FROM route_sets WHERE endpoint = ? ORDER BY generation", (name,))
         ]
 

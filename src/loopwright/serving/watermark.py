@@ -12,7 +12,7 @@ from loopwright.kernel.errors import Conflict
 from loopwright.kernel.times import DAY, SECOND
 from loopwright.serving import record
 from loopwright.serving.spool import HOSTS, SUFFIX
-from loopwright.store.database import Tx
+from loopwright.store.database import Tx, as_struct
 from loopwright.store.space import Space
 
 
@@ -46,18 +46,7 @@ def hosts(tx: Tx) -> list[Host]:
     """All hosts that have ever reported, by number."""
     now = tx.machine_us()
     return [
-        Host(
-            host=row["host"],
-            number=row["number"],
-            name=row["name"],
-            live=row["until_us"] > now,
-            until_us=row["until_us"],
-            silent_us=max(0, now - row["until_us"]),
-            generation=row["generation"],
-            clock_us=row["clock_us"],
-            at_us=row["at_us"],
-            open_us=row["open_us"],
-        )
+        as_struct(Host, row, live=row["until_us"] > now, silent_us=max(0, now - row["until_us"]))
         for row in tx.query("SELECT * FROM hosts ORDER BY number")
     ]
 

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import LoopwrightError, Unavailable
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -22,6 +25,17 @@ class Row(Protocol):
     def keys(self) -> Sequence[str]:
         """The names of its columns."""
         ...
+
+
+def as_struct(kind: Callable[..., S], row: Row, **read: Any) -> S:
+    """A row as a record of a kind; `read` holds the fields that no column holds as they are."""
+    names: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+    return kind(**{name: row[name] for name in names if name not in read}, **read)
+
+
+def as_text(value: Any) -> str:
+    """A value as the JSON that a column holds; equal values give equal texts."""
+    return msgspec.json.encode(value, order="deterministic").decode()
 
 
 class Tx(Protocol):

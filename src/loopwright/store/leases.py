@@ -7,7 +7,7 @@ import msgspec
 
 from loopwright.kernel.errors import Conflict
 from loopwright.kernel.times import SECOND
-from loopwright.store.database import Tx
+from loopwright.store.database import Tx, as_struct
 from loopwright.store.space import Space
 
 
@@ -76,6 +76,6 @@ def held(tx: Tx) -> list[Held]:
     """All leases."""
     now = tx.machine_us()
     return [
-        Held(name=row["name"], holder=row["holder"], fence=row["fence"], live=row["until_us"] > now)
+        as_struct(Held, row, live=row["until_us"] > now)
         for row in tx.query("SELECT * FROM leases ORDER BY name")
     ]

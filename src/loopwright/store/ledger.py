@@ -10,7 +10,7 @@ import msgspec
 from loopwright.kernel import event as events
 from loopwright.kernel.errors import Corrupt
 from loopwright.kernel.event import Event, EventKind
-from loopwright.store.database import Row, Tx
+from loopwright.store.database import Row, Tx, as_struct
 
 _kinds: Callable[[], Mapping[str, EventKind]] = dict
 
@@ -154,13 +154,4 @@ def _event(row: Row) -> Event:
     if not isinstance(data, dict):
         message = f"event {row['seq']} does not hold what was written"
         raise Corrupt(message, code="event.corrupt", hint="lw audit --verify")
-    return Event(
-        seq=row["seq"],
-        at_us=row["at_us"],
-        known_at_us=row["known_at_us"],
-        actor=row["actor"],
-        kind=row["kind"],
-        subject=row["subject"],
-        data=data,
-        cause=row["cause"],
-    )
+    return as_struct(Event, row, data=data)
