@@ -295,20 +295,38 @@ def test_a_forked_process_writes_and_reads_on_its_own(space: Space) -> None:
 _FORKS = """
 import os, sys, time
 from pathlib import Path
+from loopwright.store import locks
 from loopwright.store.gate import Gate
-gate = Gate(Path(sys.argv[1]))
+path = Path(sys.argv[1])
+if path.name == "gate":
+    gate = Gate(path)
+else:
+    os.close(locks.take(path))
+    other = os.open("/dev/null", os.O_RDONLY)  # has the number of the lock that was let go
+    held = locks.take(path)
+reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(writing, b".")
+    if path.name != "gate":
+        os.fstat(other)
     time.sleep(60)
     os._exit(0)
-with gate:
-    print(child, flush=True)
-    time.sleep(60)
+os.read(reading, 1)
+if path.name == "gate":
+    gate.__enter__()
+print(child, flush=True)
+time.sleep(60)
 """
 
 
-def test_a_forked_process_does_not_keep_the_gate_of_one_that_was_killed(tmp_path: Path) -> None:
-    path = tmp_path / "gate"
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("name", ["gate", "some.lock"])
+def test_a_forked_process_does_not_keep_what_one_that_was_killed_held(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
     with subprocess.Popen([sys.executable, "-c", _FORKS, path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         child = int(holder.stdout.readline())
@@ -317,7 +335,7 @@ def test_a_forked_process_does_not_keep_the_gate_of_one_that_was_killed(tmp_path
                 fcntl.flock(seen, fcntl.LOCK_EX | fcntl.LOCK_NB)
             holder.kill()
             holder.wait()
-            os.kill(child, 0)
+            assert _runs(child)
             with open(path, "rb") as free:
                 fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
