@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import struct
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from contract import OUT, ROOT, VENV, Bench, CannotRun, Result, stat
+from small import free_port
 
 RULER = ROOT / "bench" / "rulers" / "serving"
 LW, PYTHON = VENV / "bin" / "lw", VENV / "bin" / "python"
@@ -145,12 +145,6 @@ def write_cases(path: Path, url: str, bodies: list[dict[str, Any]], right: Any) 
             asked = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
             out.write(struct.pack("<I", len(asked)) + asked + struct.pack("<Id", 1, float(answer)))
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
 
 
 def tree(pid: int) -> list[int]:

@@ -1,10 +1,10 @@
 """Two controls with one database: one leads, the other waits and takes over; the first is fenced off then."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from loopwright import house
 from loopwright.faces import hosts
@@ -22,13 +22,6 @@ def second(space: Space, tmp_path: Path) -> Iterator[Space]:
     made = house.init(tmp_path / "second", Settings(clock="replay", start=space.settings.start))
     yield made
     made.close()
-
-
-def wait_until_it_leads(host: Hosts) -> None:
-    end = time.monotonic() + 60
-    while not host.leads:
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_space_of_its_own_is_led_at_once_and_an_earlier_control_is_fenced_off(space: Space) -> None:
@@ -59,7 +52,7 @@ def test_the_next_leads_when_the_first_stops(space: Space, second: Space, monkey
     with pytest.raises(Conflict):
         second.write(other.fence())
     first.stop()
-    wait_until_it_leads(other)
+    until(lambda: other.leads)
     second.write(other.fence())
     with pytest.raises(Conflict):
         space.write(first.fence())
@@ -77,7 +70,7 @@ def test_the_next_leads_when_the_first_is_silent(space: Space, second: Space, mo
     first._stopping.set()  # it reports and renews no more, as if its process had been stopped
     first._thread.join()
     other.start()
-    wait_until_it_leads(other)
+    until(lambda: other.leads)
     assert first.leads, "it does not know yet"
     with pytest.raises(Conflict) as caught, space.guarded(first.fence()):
         space.write(lambda tx: tx.execute("DELETE FROM leases"))

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from waiting import until
 
 import loopwright
 from loopwright import house
@@ -25,14 +25,6 @@ from loopwright.pipelines import queue
 from loopwright.project import server
 
 Project = Any  # of conftest.py
-
-
-def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
-    return found
 
 
 def body(request_id: str, x: float = 0.5) -> bytes:
@@ -250,7 +242,7 @@ def test_a_process_that_is_stuck_or_gone_is_told(project: Project, monkeypatch: 
         os.kill(found["worker-0"], signal.SIGCONT)
         until(lambda: state("worker-0") == "ok")
         os.kill(found["control"], signal.SIGSTOP)
-        until(lambda: state("scheduler") == "degraded", 60)
+        until(lambda: state("scheduler") == "degraded")
         os.kill(found["control"], signal.SIGCONT)
     finally:
         space.close()
@@ -322,7 +314,7 @@ def test_the_job_server_imports_the_project_only_for_a_job_that_needs_it(project
         space.close()
     assert b"--at-work\0bare" in processes.command_line(server_pid)
     _, told = once(where.control_url, "POST", "/api/v1/checks", b'{"ref": "tiny@1"}')
-    until(lambda: once(where.control_url, "GET", told["at"])[1]["state"] == "finished", 60)
+    until(lambda: once(where.control_url, "GET", told["at"])[1]["state"] == "finished")
     assert b"--at-work\0full" in processes.command_line(server_pid)
 
 

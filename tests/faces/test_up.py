@@ -13,20 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from waiting import until
 
 from loopwright.faces import client, processes, supervisor, up
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.project import server
 
 Project = Any  # of conftest.py
-
-
-def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
-    return found
 
 
 def family(pid: int) -> dict[int, str]:

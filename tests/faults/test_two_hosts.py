@@ -14,15 +14,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import servers
+from waiting import until
 
 from loopwright import house
 from loopwright.kernel.settings import ENVIRONMENT
@@ -143,14 +143,6 @@ def ip(words: str) -> None:
         pytest.skip("SKIPPED(iproute2 is not installed)")
     if ran.returncode != 0:
         pytest.skip(f"SKIPPED(no network namespaces here: {ran.stderr.strip()})")
-
-
-def until(done: Callable[[], bool], tell: Callable[[], str], limit_s: float = 90.0) -> None:
-    """Wait for something that must come."""
-    end = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < end, tell()
-        time.sleep(0.1)
 
 
 @pytest.fixture

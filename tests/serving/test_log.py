@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from worker_harness import AT, ME, VALUES, Running, ask, change, prepare, row, spools, until, write_spool
+from waiting import until
+from worker_harness import AT, ME, VALUES, Running, ask, change, prepare, row, spools, write_spool
 
 from loopwright.kernel.errors import Unavailable
 from loopwright.kernel.times import DAY, HOUR, parse_time

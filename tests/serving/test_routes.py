@@ -6,7 +6,8 @@ import threading
 
 import httpx
 import pytest
-from worker_harness import ME, Running, ask, change, make_model, prepare, until
+from waiting import until
+from worker_harness import ME, Running, ask, change, make_model, prepare
 
 from loopwright.access import permits
 from loopwright.kernel.errors import Conflict, Forbidden, Invalid, NotFound

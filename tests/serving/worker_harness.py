@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import httpx
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
+from waiting import until
 
 from loopwright.access import permits
 from loopwright.models import service as models
@@ -157,14 +157,6 @@ class Running:
             while piece := client.recv(65536):
                 out += piece
             return out
-
-
-def until(met: Any, said: Any = lambda: "", limit_s: float = 30.0) -> None:
-    """Wait for something to hold."""
-    end = time.monotonic() + limit_s
-    while not met():
-        assert time.monotonic() < end, said()
-        time.sleep(0.005)
 
 
 def post(body: Any, *headers: str, path: str = "/v2/models/delay/infer", host: str = "127.0.0.1") -> bytes:

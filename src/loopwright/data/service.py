@@ -78,7 +78,7 @@ def add(
         if not settled and not _passing(space, file):
             space.write(lambda tx: queries.put_stat(tx, str(file), stat, digest, machine_us()))
         return _added(space, last, kept, unchanged=True)
-    found, contract, findings = _look(space, file, digest, declaration)
+    found, contract, findings = _look(space, file, declaration)
     artifact = artifacts.put_blob(space, file, kind=KIND, meta=msgspec.to_builtins(found))
     if artifact.digest != digest or _stat(file) != stat:
         raise Conflict(f"{file.name} changed while it was read", code="data.changing", field="path", hint="lw add PATH")
@@ -251,9 +251,7 @@ def _kept(space: Space, version: Version) -> queries.Known | None:
         return queries.find_version(tx, version.name, version.number)
 
 
-def _look(
-    space: Space, file: Path, digest: str, declaration: DataSpec | None
-) -> tuple[_Found, Contract, tuple[Finding, ...]]:
+def _look(space: Space, file: Path, declaration: DataSpec | None) -> tuple[_Found, Contract, tuple[Finding, ...]]:
     """Look into a file; nothing is written."""
     from loopwright.data import profile, sources
     from loopwright.data.contract import declared

@@ -92,6 +92,11 @@ def arg_helps(docstring: str) -> dict[str, str]:
     return out
 
 
+def result_type(op: Op) -> Any:
+    """The type that the op's function returns."""
+    return typing.get_type_hints(op.fn, include_extras=True)["return"]
+
+
 def takes_progress(op: Op) -> bool:
     """Whether the op's function reports its progress."""
     return PROGRESS in inspect.signature(op.fn).parameters

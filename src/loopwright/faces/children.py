@@ -205,7 +205,11 @@ def say(text: str) -> None:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that is no hint."""
-    lines = log.read_text("utf-8", "replace").strip().split("\n") if log.exists() else []
-    said = [line for line in lines if not line.startswith("  try: ")]
-    return said[-1].removeprefix("error: ") if said else "see " + str(log)
+    """What a log says at its end."""
+    return (last_line(log.read_text("utf-8", "replace")) if log.exists() else "") or f"see {log}"
+
+
+def last_line(text: str) -> str:
+    """The last line of what a command printed that is no hint."""
+    said = [line for line in text.strip().split("\n") if not line.startswith("  try: ")]
+    return said[-1].removeprefix("error: ") if said else ""

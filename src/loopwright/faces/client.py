@@ -172,21 +172,6 @@ class Client:
         status, body = self.request(verb, target, None if fields is None else bind.to_json(fields))
         return read(status, body)
 
-    def call(self, op: Op, **args: Any) -> Any:
-        """Call an op by its row and return the JSON answer.
-
-        Raises:
-            LoopwrightError: the server answered with an error, of its kind.
-        """
-        path, args = target(op, args)
-        verb, whole = bind.verb(op), bind.body_param(op)
-        if whole is not None:
-            body = args.pop(whole.name)
-            return read(*self.request(verb, path + query_of(args), body, NDJSON))
-        if verb in ("GET", "DELETE"):
-            return read(*self.request(verb, path + query_of(args)))
-        return self.json(verb, path, args)
-
     def abort(self) -> None:
         """Close the connection at once; a call that waits in another thread ends too."""
         sock = None if self._connection is None else self._connection.sock

@@ -22,13 +22,13 @@ from loopwright.access import service as access
 from loopwright.access.model import Unauthenticated
 from loopwright.access.sessions import SlowDown
 from loopwright.faces import bind, depth, files, repeats
+from loopwright.faces.client import BYTES, JSON
 from loopwright.kernel import errors
 from loopwright.kernel.op import Op, silent
 from loopwright.store.space import Space
 
 LIMIT_BYTES = 16 * 2**20
 FILE_LIMIT_BYTES = 4 * 2**30  # of a body that is a file and goes to disk as it comes
-JSON, BYTES = "application/json", "application/octet-stream"
 KEY_HEADER, AGAIN_HEADER = "idempotency-key", "idempotent-replayed"
 _STATUS: list[tuple[type[errors.LoopwrightError], int]] = [
     (errors.NotFound, 404),

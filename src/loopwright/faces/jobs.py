@@ -247,12 +247,9 @@ def prepare(house: House, root: Path, *, blame: bool) -> Loaded:
     from loopwright.pipelines import queue
     from loopwright.project import service as project
 
-    space = house.open(root)
-    try:
+    with contextlib.closing(house.open(root)) as space:
         queue.requeue_running(space, blame=blame)
         return _accepted(space, project)
-    finally:
-        space.close()
 
 
 def _accepted(space: Space, project: Any) -> Loaded:
@@ -264,6 +261,12 @@ def _accepted(space: Space, project: Any) -> Loaded:
 
 
 def work(server: Server, slot: int) -> int:
+    """Wait for a job and do it; see `_work`."""
+    with contextlib.closing(server.house.open(server.root)) as space:
+        return _work(server, space, slot)
+
+
+def _work(server: Server, space: Space, slot: int) -> int:
     """Wait for a job and do it.
 
     Returns:
@@ -273,7 +276,6 @@ def work(server: Server, slot: int) -> int:
     from loopwright.pipelines import queue
     from loopwright.store import space as spaces
 
-    space = server.house.open(server.root)
     spaces.bind(space, job=True)
     seen, looked_s, began_s = -1, 0.0, monotonic_s()
     while not _STOPPED:
@@ -281,22 +283,17 @@ def work(server: Server, slot: int) -> int:
         if version != seen or monotonic_s() - looked_s > _RELOAD_LOOK_S:
             seen, looked_s = version, monotonic_s()
             if _digest(space) != server.loaded.digest:
-                space.close()
                 return RELOAD
             if server.mode == BARE and queue.next_kind(space) not in (None, *BARE_KINDS):
-                space.close()
                 return MORE
             job = queue.claim(space)
             if job is not None:
                 server.busy[slot] = 1
                 do(server.house, space, job)
-                space.close()
                 return DONE
         if monotonic_s() - began_s > IDLE_S:
-            space.close()
             return IDLE
         time.sleep(_LOOK_S)
-    space.close()
     return DONE
 
 

@@ -233,7 +233,7 @@ class Screen:
         champion = f"{feed.endpoint}@{last.champion}" if last else feed.endpoint
         lines: list[Any] = [Text(f"{feed.now[:16].replace('T', ' ')}   {champion} answers   {status}", style="bold")]
         if last is not None:
-            lines += [*self._chart(), Text(_totals_text(totals, feed))]
+            lines += [*self._chart(), Text(_totals_text(totals))]
         for alarm in feed.alarms:
             lines.append(Text(text.tame(f"ALARM {alarm.reason}"), style="bold red"))
         lines.append(Text())
@@ -261,7 +261,7 @@ class Screen:
         return out
 
 
-def _totals_text(totals: Totals, feed: Feed) -> str:
+def _totals_text(totals: Totals) -> str:
     served = "-" if totals.served is None else f"{totals.served:.4f}"
     frozen = "-" if totals.frozen is None else f"{totals.frozen:.4f}"
     return (

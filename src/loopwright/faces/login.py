@@ -6,6 +6,7 @@ Secrets come in bodies, never in a URL: an invitation's token stands behind the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from loopwright.access import sessions
 from loopwright.faces import http
 from loopwright.faces.door import Gate, cookies, read_headers
-from loopwright.faces.http import Wire
+from loopwright.faces.http import Handler, Wire
 from loopwright.kernel.errors import Invalid
 
 if TYPE_CHECKING:
@@ -29,67 +30,29 @@ _POLICY = (
 _LONGEST = 1024
 _AT_ONCE = 4
 _MOST_BYTES = 32 << 10  # strangers may send these, and what they send is held in memory
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>loopwright: log in</title><link rel="stylesheet" href="/login.css"><script src="/login.js" defer></script></head>
-<body><main><h1>loopwright</h1>
-<form id="login" autocomplete="on">
-<label id="who">Name <input name="name" autocomplete="username" maxlength="100" autofocus></label>
-<label>Password <input name="password" type="password" autocomplete="current-password" maxlength="1024"></label>
-<button>Log in</button><p id="said" role="status"></p></form>
-<noscript>This page needs JavaScript; programs send a token instead.</noscript></main></body></html>
-"""
-_SCRIPT = """"use strict";
-const form = document.getElementById("login"), said = document.getElementById("said");
-const token = location.hash.slice(1);
-if (token) {
-  history.replaceState(null, "", location.pathname);
-  document.getElementById("who").hidden = true;
-  form.elements.password.autocomplete = "new-password";
-  said.textContent = "Choose a password of at least 12 characters.";
-}
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const password = form.elements.password.value;
-  const fields = token ? { token, password } : { name: form.elements.name.value, password };
-  const answer = await fetch(token ? "/api/v1/session/invitation" : "/api/v1/session", {
-    method: "POST", credentials: "same-origin",
-    headers: { "content-type": "application/json" }, body: JSON.stringify(fields),
-  });
-  const told = await answer.json();
-  said.textContent = answer.ok ? "You are logged in." : told.message;
-  form.elements.password.value = "";
-});
-"""
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh;margin:0}
-form{display:grid;gap:.8em;width:20em}label{display:grid}input,button{font:inherit;padding:.4em}
-[hidden]{display:none}
-"""
 
 
 def wires(control: Control) -> list[Wire]:
     """The routes of logging in and out."""
     desk = _Desk(control)
     return [
-        Wire("GET", "/login", "login.show", _page),
-        Wire("GET", "/login.js", "login.show", _script),
-        Wire("GET", "/login.css", "login.show", _style),
+        Wire("GET", "/login", "login.show", _shown("login.html", "text/html", **{"content-security-policy": _POLICY})),
+        Wire("GET", "/login.js", "login.show", _shown("login.js", "text/javascript")),
+        Wire("GET", "/login.css", "login.show", _shown("login.css", "text/css")),
         Wire("POST", "/api/v1/session", "login.open", desk.log_in, limit_bytes=_MOST_BYTES),
         Wire("POST", "/api/v1/session/invitation", "login.accept", desk.accept, limit_bytes=_MOST_BYTES),
         Wire("DELETE", "/api/v1/session", "sessions.close", desk.log_out),
     ]
 
 
-async def _page(request: Request) -> Response:
-    return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
+def _shown(name: str, kind: str, **headers: str) -> Handler:
+    """A handler that answers with a file of this folder."""
+    body = (Path(__file__).parent / name).read_bytes()
 
+    async def show(request: Request) -> Response:
+        return Response(body, media_type=kind, headers=headers)
 
-async def _script(request: Request) -> Response:
-    return Response(_SCRIPT, media_type="text/javascript")
-
-
-async def _style(request: Request) -> Response:
-    return Response(_STYLE, media_type="text/css")
+    return show
 
 
 class _Desk:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from loopwright.faces import bind
+from loopwright.faces.client import BYTES, JSON, NDJSON
 from loopwright.faces.files import RESULT_HEADER
 from loopwright.kernel.op import Op
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 PATH = "/openapi.json"
 COOKIE = "lw_session"  # as the door names it
 REF = "#/components/schemas/{name}"
-JSON, BYTES, NDJSON = "application/json", "application/octet-stream", "application/x-ndjson"
 KEY_HEADER = "Idempotency-Key"
 ACTION = "x-loopwright-action"
 # every status that an error can have, and when
@@ -122,14 +122,9 @@ def place(path: str) -> str:
     return _PLACE.sub(r"{\1}", path)
 
 
-def result_type(op: Op) -> Any:
-    """The type that the op's function returns."""
-    return typing.get_type_hints(op.fn, include_extras=True)["return"]
-
-
 def _answers(rows: Iterable[Op]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The schema of what each op answers, and the parts that they name."""
-    told = [bytes if op.shape == "stream" else Accepted if op.shape == "job" else result_type(op) for op in rows]
+    told = [bytes if op.shape == "stream" else Accepted if op.shape == "job" else bind.result_type(op) for op in rows]
     kinds = [alternatives(kind) for kind in told]
     flat = [kind for several in kinds for kind in several]
     bodies, parts = msgspec.json.schema_components(flat, schema_hook=_hook, ref_template=REF)

@@ -22,13 +22,13 @@ _PORTS_TRIED = 200
 _TRY_AGAIN_S = 0.02
 
 
-def tied(signal_number: int = signal.SIGTERM) -> Callable[[], None]:
-    """A `preexec_fn` for a child that gets the signal when this process dies, and leaves Ctrl-C to its parent."""
+def tied() -> Callable[[], None]:
+    """A `preexec_fn` for a child that gets SIGTERM when this process dies, and leaves Ctrl-C to its parent."""
     parent = os.getpid()
     tie = _death_signal()
 
     def before_exec() -> None:
-        tie(signal_number)
+        tie(signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -36,9 +36,9 @@ def tied(signal_number: int = signal.SIGTERM) -> Callable[[], None]:
     return before_exec
 
 
-def tie_to_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
+def tie_to_parent(parent: int) -> None:
     """Let this forked process die when its parent does."""
-    _death_signal()(signal_number)
+    _death_signal()(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ class Caller:
         status, answered = self._answer(op, given)
         if op.shape == "job" and status == _ACCEPTED:
             return self._waited(op, msgspec.json.decode(answered))
-        return restore.typed(answered, result_type(op))
+        return restore.typed(answered, bind.result_type(op))
 
     def _answer(self, op: Op, args: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body; what broke off is sent once more, a command under the same key."""
@@ -146,7 +145,7 @@ class Caller:
             answered = self._client.take(reply)
             if reply.status >= 300:
                 raise client.error_of(reply.status, answered)
-            return restore.typed(answered, result_type(op))
+            return restore.typed(answered, bind.result_type(op))
         with contextlib.closing(reply.response), fresh_file(out) as fresh:
             with open(fresh, "wb") as stream:
                 while piece := reply.response.read(_PIECE_BYTES):
@@ -154,7 +153,7 @@ class Caller:
             if reply.response.length:
                 raise Unavailable(f"{self._client.url} broke off in the middle of the file", code="up.silent")
         named = restore.renamed(msgspec.json.decode(files.read_header(told)), out.name, str(given))
-        return restore.typed(msgspec.json.encode(named), result_type(op))
+        return restore.typed(msgspec.json.encode(named), bind.result_type(op))
 
     def _waited(self, op: Op, taken: dict[str, Any]) -> Any:
         """The result of a job, when it has one."""
@@ -162,7 +161,7 @@ class Caller:
         while True:
             job = self._client.json("GET", taken["at"])
             if job["state"] == "finished":
-                return restore.typed(msgspec.json.encode(job["result"]["result"]), result_type(op))
+                return restore.typed(msgspec.json.encode(job["result"]["result"]), bind.result_type(op))
             if job["state"] == "failed":
                 raise errors.rebuilt(job.get("failure") or {"code": "job.failed", "message": job.get("error")})
             time.sleep(wait_s)
@@ -212,11 +211,6 @@ class Room:
 
     def __dir__(self) -> list[str]:
         return sorted(self._ops)
-
-
-def result_type(op: Op) -> Any:
-    """The type that the op's function returns."""
-    return typing.get_type_hints(op.fn, include_extras=True)["return"]
 
 
 def _pieces(place: Path) -> Iterator[bytes]:

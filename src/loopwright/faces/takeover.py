@@ -66,8 +66,7 @@ def refusal(plan: Plan) -> str:
         return f"it cannot be started: {error.strerror}"
     if ran.returncode == 0:
         return ""
-    said = [line for line in ran.stderr.strip().split("\n") if not line.startswith("  try: ")]
-    return said[-1].removeprefix("error: ") or f"it ended with {ran.returncode}"
+    return children.last_line(ran.stderr) or f"it ended with {ran.returncode}"
 
 
 def prepare(supervisor: Supervisor) -> None:

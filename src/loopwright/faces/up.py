@@ -187,11 +187,8 @@ def _check_public(house: Callable[[], House], root: Path) -> None:
         return
     from loopwright.faces import public
 
-    space = house().open(root)
-    try:
+    with contextlib.closing(house().open(root)) as space:
         public.check_space(space)
-    finally:
-        space.close()
 
 
 def _ended(house: Callable[[], House], root: Path, told: int) -> None:

@@ -26,7 +26,7 @@ def compare(fitted: Fitted, frame: Any, card: Card, data: bytes) -> Parity:
     expected: list[float] = []
     got: list[float] = []
     made = 0
-    for part, is_made in _parts(fitted, frame, card, _affordable(loaded)):
+    for part, is_made in _parts(frame, card, _affordable(loaded)):
         try:
             right = fitted.reference(part)
         except Exception:  # noqa: BLE001 - a row that the library itself refuses has no right answer
@@ -80,7 +80,7 @@ def spread(frame: Any, count: int) -> Any:
     return frame.iloc[[place * len(frame) // count for place in range(count)]]
 
 
-def _parts(fitted: Fitted, frame: Any, card: Card, rows: int) -> Iterator[tuple[Any, bool]]:
+def _parts(frame: Any, card: Card, rows: int) -> Iterator[tuple[Any, bool]]:
     yield spread(frame, rows), False
     few = spread(frame, _MADE_ROWS)
     for field in card.signature.inputs:

@@ -154,7 +154,7 @@ def _scorer(card: Card, data: bytes) -> Scorer:
     raise Corrupt(f"{CARD_FILE} names the flavour {card.flavour!r}", code="model.flavour", hint="lw fsck")
 
 
-def load_file(card: Card, path: Path, digest: str | None = None) -> Predictor:
+def load_file(card: Card, path: Path, digest: str) -> Predictor:
     """Load a model from its card and the local file that scores, checked against `digest`.
 
     Raises:
@@ -165,7 +165,7 @@ def load_file(card: Card, path: Path, digest: str | None = None) -> Predictor:
         data = path.read_bytes()
     except OSError as error:
         raise Corrupt(f"the package cannot be read: {error.strerror}", code="model.files", hint="lw fsck") from None
-    if digest is not None and canonical.digest_bytes(data) != digest:
+    if canonical.digest_bytes(data) != digest:
         raise Corrupt("the model's file does not hold what was stored", code="model.corrupt", hint="lw fsck")
     return Predictor(card, data)
 

@@ -32,13 +32,6 @@ KIND = "step"
 VALUE = "value"
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a step is run: the event that led to it, the run that it is a part of."""
-
-    cause: int | None = None
-    parent: str | None = None
-
-
 def run_step(
     space: Space,
     actor: str,
@@ -46,7 +39,6 @@ def run_step(
     params: Mapping[str, Any] | None = None,
     *,
     action_id: str | None = None,
-    origin: Origin | None = None,
 ) -> Outcome:
     """Give a step's result: found in the cache, or made by running it and the steps that lead to it.
 
@@ -65,8 +57,7 @@ def run_step(
             done = queries.run_of_action(tx, action_id)
         if done is not None:
             return _outcome(space, runs.get(space, done), cached=True)
-    execution = _Execution(space, actor, Plan(space, step, params or {}))
-    return execution.run(action_id, origin or Origin())
+    return _Execution(space, actor, Plan(space, step, params or {}), action_id).run()
 
 
 def _outcome(space: Space, run: Run, *, cached: bool) -> Outcome:
@@ -76,18 +67,16 @@ def _outcome(space: Space, run: Run, *, cached: bool) -> Outcome:
 class _Execution:
     """One call of run_step: the steps of its plan, each settled once."""
 
-    def __init__(self, space: Space, actor: str, plan: Plan) -> None:
+    def __init__(self, space: Space, actor: str, plan: Plan, action_id: str | None) -> None:
         self.space = space
         self.actor = actor
         self.plan = plan
-        self.action_id: str | None = None
-        self.origin = Origin()
+        self.action_id = action_id
         self._traced: dict[str, Traced] = {}
         self._made: dict[str, Outcome] = {}
 
-    def run(self, action_id: str | None, origin: Origin) -> Outcome:
+    def run(self) -> Outcome:
         """Settle the steps in their order; the action is the last one's."""
-        self.action_id, self.origin = action_id, origin
         # all of it before any step runs: what one leaves behind in a module is no input of the next
         self._traced = {step.name: traced(self.plan, step) for step in self.plan.steps}
         for step in self.plan.steps:
@@ -154,8 +143,6 @@ class _Execution:
             inputs=record.inputs(self.space, found.code, fed),
             environment={**found.environment, "platform": record.platform()},
             code=record.code(self.space, found.code),
-            parent=self.origin.parent,
-            cause=self.origin.cause,
         )
         recorder = runs.start(self.space, self.actor, KIND, step.name, about)
         try:

@@ -162,22 +162,20 @@ def _reaches(part: SealedLog, since_us: int | None, until_us: int | None) -> boo
     return (since_us is None or part.max_at_us >= since_us) and (until_us is None or part.min_at_us < until_us)
 
 
-def label_view(
-    con: Any, space: Space, endpoint: str, known_before_us: int, refs: list[str] | None = None, *, table: str = "labels"
-) -> int:
-    """Make a temporary DuckDB table (ref, value, known_at_us, seq) of the labels as they stood at a moment.
+def _note_labels(con: Any, space: Space, endpoint: str, known_before_us: int, refs: list[str] | None) -> None:
+    """Make the table `loopwright_known` (ref, value, known_at_us, seq) of the labels as they stood at a moment.
 
-    `ref` is a request's id or a prediction's; `refs` asks for some only. Returns the count.
+    `ref` is a request's id or a prediction's; `refs` asks for some only.
     """
     with space.read() as tx:
         known = labels.known(tx, endpoint, known_before_us, refs)
     columns = list(zip(*known, strict=True)) or [(), (), (), ()]
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT UNNEST(?::VARCHAR[]) AS ref, UNNEST(?::DOUBLE[]) AS value,"
+        "CREATE OR REPLACE TEMP TABLE loopwright_known AS SELECT UNNEST(?::VARCHAR[]) AS ref,"
+        " UNNEST(?::DOUBLE[]) AS value,"
         " UNNEST(?::BIGINT[]) AS known_at_us, UNNEST(?::BIGINT[]) AS seq",
         [list(column) for column in columns],
     )
-    return len(known)
 
 
 def joined(
@@ -198,7 +196,7 @@ def joined(
     ids = con.execute("SELECT id, request_id FROM loopwright_asked").fetchall()
     repeats = con.execute("SELECT id, first FROM loopwright_again").fetchall()
     refs = None if len(ids) > _FEW_REFS else sorted({ref for pair in [*ids, *repeats] for ref in pair})
-    label_view(con, space, endpoint, known_before_us, refs, table="loopwright_known")
+    _note_labels(con, space, endpoint, known_before_us, refs)
     if repeats:
         con.execute(
             "CREATE OR REPLACE TEMP TABLE loopwright_known AS SELECT COALESCE(g.first, k.ref) AS ref, value,"
