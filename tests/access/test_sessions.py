@@ -107,6 +107,10 @@ def test_logging_out_and_being_disabled_end_a_session(space: Space) -> None:
     opened = sessions.accept(space, invited(space), PASSWORD, HERE)
     sessions.log_out(space, opened.cookie)
     assert sessions.user_of(space, opened.cookie) is None
+    before = service.refreshed(space).generation
+    for cookie in (opened.cookie, "made up"):
+        sessions.log_out(space, cookie)
+    assert service.refreshed(space).generation == before
     again = sessions.log_in(space, "ana", PASSWORD, HERE)
     assert sessions.user_of(space, again.cookie) == opened.actor
     users.disable(space, ME, "ana")
