@@ -62,10 +62,10 @@ def tell(space: Space, actor: str) -> dict[str, str]:
 
 
 OPS = [
-    Op(fn=size, http="POST /api/v1/sizes", action="data.add", shape="command", reads="path", repeatable=True),
-    Op(fn=make, http="POST /api/v1/made", action="features.rows", shape="command", writes="out"),
-    Op(fn=count, http="POST /api/v1/counts", action="labels.add", shape="command"),
-    Op(fn=tell, http="POST /api/v1/secrets", action="tokens.create", shape="command", secret=True),
+    Op(fn=size, http="POST /api/v1/sizes", action="data.add", reads="path", repeatable=True),
+    Op(fn=make, http="POST /api/v1/made", action="features.rows", writes="out"),
+    Op(fn=count, http="POST /api/v1/counts", action="labels.add"),
+    Op(fn=tell, http="POST /api/v1/secrets", action="tokens.create", secret=True),
 ]
 
 

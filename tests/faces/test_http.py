@@ -38,8 +38,8 @@ def pour(space: Space, actor: str, *, count: int) -> Iterator[bytes]:
 
 OPS = [
     Op(fn=echo, http="GET /api/v1/echo/{name}", action="names.read"),
-    Op(fn=echo, http="POST /api/v1/echo/{name}", action="data.add", shape="command"),
-    Op(fn=take, http="POST /api/v1/bodies/{name}", action="labels.add", shape="command"),
+    Op(fn=echo, http="POST /api/v1/echo/{name}", action="data.add"),
+    Op(fn=take, http="POST /api/v1/bodies/{name}", action="labels.add"),
     Op(fn=pour, http="GET /api/v1/rows", action="runs.read", shape="stream"),
 ]
 

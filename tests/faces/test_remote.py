@@ -67,11 +67,11 @@ def make(space: Space, actor: str, *, out: Path, columns: int) -> dict[str, Any]
 
 
 OPS = [
-    Op(fn=count, http="POST /api/v1/counts", action="labels.add", shape="command"),
-    Op(fn=secret, http="POST /api/v1/secrets", action="tokens.create", shape="command", secret=True),
+    Op(fn=count, http="POST /api/v1/counts", action="labels.add"),
+    Op(fn=secret, http="POST /api/v1/secrets", action="tokens.create", secret=True),
     Op(fn=look, http="GET /api/v1/figures", action="runs.read"),
     Op(fn=pour, http="GET /api/v1/rows", action="runs.read", shape="stream"),
-    Op(fn=make, http="POST /api/v1/made", action="features.rows", shape="command", writes="out"),
+    Op(fn=make, http="POST /api/v1/made", action="features.rows", writes="out"),
 ]
 COUNT, SECRET, LOOK, POUR, MAKE = OPS
 

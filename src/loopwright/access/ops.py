@@ -114,7 +114,6 @@ OPS = [
         action="users.invite",
         secret=True,
         cli="users invite",
-        shape="command",
         positional=("name",),
         render=_invited,
     ),
@@ -123,7 +122,6 @@ OPS = [
         http="POST /api/v1/users/{name}/grants",
         action="users.grant",
         cli="users grant",
-        shape="command",
         positional=("name", "role"),
     ),
     Op(
@@ -131,7 +129,6 @@ OPS = [
         http="DELETE /api/v1/users/{name}/grants/{role}",
         action="users.grant",
         cli="users revoke",
-        shape="command",
         positional=("name", "role"),
     ),
     Op(
@@ -139,7 +136,6 @@ OPS = [
         http="POST /api/v1/users/{name}/disable",
         action="users.disable",
         cli="users disable",
-        shape="command",
         positional=("name",),
     ),
     Op(
@@ -147,7 +143,6 @@ OPS = [
         http="POST /api/v1/users/{name}/enable",
         action="users.disable",
         cli="users enable",
-        shape="command",
         positional=("name",),
     ),
     Op(fn=list_tokens, http="GET /api/v1/tokens", action="tokens.read", cli="tokens list"),
@@ -157,7 +152,6 @@ OPS = [
         action="tokens.create",
         secret=True,
         cli="tokens create",
-        shape="command",
         render=_created,
     ),
     Op(
@@ -165,7 +159,6 @@ OPS = [
         http="DELETE /api/v1/tokens/{token}",
         action="tokens.revoke",
         cli="tokens revoke",
-        shape="command",
         positional=("token",),
     ),
 ]

@@ -108,17 +108,8 @@ OPS = [
         http="GET /api/v1/fsck",
         action="store.check",
         cli="fsck",
-        schema="lw.fsck/1",
         render=_fsck_text,
         exit_code=lambda report: 0 if report.ok else 1,
     ),
-    Op(
-        fn=gc,
-        http="POST /api/v1/gc",
-        action="store.clean",
-        cli="gc",
-        shape="job",
-        schema="lw.gc/1",
-        render=_gc_text,
-    ),
+    Op(fn=gc, http="POST /api/v1/gc", action="store.clean", cli="gc", shape="job", render=_gc_text),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -114,11 +115,8 @@ def run(op: Op, raw: dict[str, Any], *, as_json: bool) -> int:
         return _print(op, _here(op, spaces.current(), raw), as_json=as_json)
     from loopwright.faces import client, remote
 
-    connection = client.Client(url, token=client.token_of_environment())
-    try:
+    with contextlib.closing(client.Client(url, token=client.token_of_environment())) as connection:
         return _print(op, remote.Caller(connection).call(op, _words(op, raw)), as_json=as_json)
-    finally:
-        connection.close()
 
 
 def _here(op: Op, space: Space, raw: dict[str, Any]) -> Any:
@@ -139,8 +137,7 @@ def _print(op: Op, result: Any, *, as_json: bool) -> int:
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     else:
-        schema = op.schema or f"lw.{(op.cli or op.name).replace(' ', '.')}/1"
-        output.say(result, schema=schema, as_json=as_json, render=op.render)
+        output.say(result, schema=op.schema, as_json=as_json, render=op.render)
     return op.exit_code(result) if op.exit_code else 0
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
-Shape = Literal["query", "command", "stream", "job"]
+Shape = Literal["answer", "stream", "job"]
 # a text that a command reads from a file of the caller's; over a wire it is the text itself
 FileText = Annotated[str, msgspec.Meta(extra={"file": True})]
 
@@ -37,7 +37,7 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
         positional: parameters that the command takes by position.
         reads: the parameter that is the caller's own file; over a wire its bytes are the body, never a path.
         writes: the parameter that is a file made for the caller; over a wire its bytes are the answer.
-        schema: the `schema` of the command's `--json` document.
+        shape: how it answers: at once, piece by piece, or later; the verb says whether it is a query or a command.
         render: turns the result into the text a person reads.
         exit_code: turns the result into the command's exit code when it is not 0.
     """
@@ -49,13 +49,17 @@ class Op(msgspec.Struct, frozen=True, kw_only=True):
     secret: bool = False
     repeatable: bool = False
     cli: str | None = None
-    shape: Shape = "query"
+    shape: Shape = "answer"
     positional: tuple[str, ...] = ()
     reads: str = ""
     writes: str = ""
-    schema: str | None = None
     render: Callable[[Any], str] | None = None
     exit_code: Callable[[Any], int] | None = None
+
+    @property
+    def schema(self) -> str:
+        """The `schema` of the document that the command prints with `--json`."""
+        return f"lw.{(self.cli or self.name).replace(' ', '.')}/1"
 
     @property
     def name(self) -> str:

@@ -7,39 +7,15 @@ from loopwright.lineage.show import log, show
 from loopwright.lineage.trace import trace
 
 OPS = [
-    Op(
-        fn=show,
-        http="GET /api/v1/show",
-        action="names.read",
-        cli="show",
-        positional=("ref",),
-        schema="lw.show/1",
-        render=text.of_shown,
-    ),
-    Op(
-        fn=log,
-        http="GET /api/v1/log",
-        action="events.read",
-        cli="log",
-        positional=("ref",),
-        schema="lw.log/1",
-        render=text.of_lines,
-    ),
+    Op(fn=show, http="GET /api/v1/show", action="names.read", cli="show", positional=("ref",), render=text.of_shown),
+    Op(fn=log, http="GET /api/v1/log", action="events.read", cli="log", positional=("ref",), render=text.of_lines),
     Op(
         fn=trace,
         http="GET /api/v1/trace/{prediction:path}",
         action="predictions.read",
         cli="trace",
         positional=("prediction",),
-        schema="lw.trace/1",
         render=text.of_trace,
     ),
-    Op(
-        fn=events,
-        http="GET /api/v1/events",
-        action="events.read",
-        cli="events",
-        schema="lw.events/1",
-        render=text.of_lines,
-    ),
+    Op(fn=events, http="GET /api/v1/events", action="events.read", cli="events", render=text.of_lines),
 ]

@@ -92,7 +92,6 @@ OPS = [
         cli="check",
         shape="job",
         positional=("ref",),
-        schema="lw.check/1",
         render=text.gate,
         exit_code=lambda result: 0 if result.verdict.passed else REFUSED,
     ),
@@ -104,7 +103,6 @@ OPS = [
         cli="deploy",
         shape="job",
         positional=("ref",),
-        schema="lw.deploy/1",
         render=text.released,
     ),
     Op(
@@ -113,9 +111,7 @@ OPS = [
         action="endpoints.rollback",
         subject="endpoint:{endpoint}",
         cli="rollback",
-        shape="command",
         positional=("endpoint",),
-        schema="lw.rollback/1",
         render=text.released,
     ),
     Op(
@@ -124,9 +120,7 @@ OPS = [
         action="endpoints.hold",
         subject="endpoint:{endpoint}",
         cli="hold",
-        shape="command",
         positional=("endpoint",),
-        schema="lw.hold/1",
         render=text.hold,
     ),
     Op(

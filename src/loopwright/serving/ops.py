@@ -126,7 +126,6 @@ OPS = [
         action="labels.add",
         repeatable=True,
         subject="endpoint:{endpoint}",
-        shape="command",
     ),
     Op(
         fn=get_prediction,
@@ -140,7 +139,6 @@ OPS = [
         action="predictions.export",
         subject="endpoint:{endpoint}",
         cli="predictions",
-        shape="command",
         positional=("endpoint",),
         writes="out",
         render=_written_text,
