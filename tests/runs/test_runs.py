@@ -59,7 +59,7 @@ def test_points_may_say_their_step_and_may_be_no_number(space: Space) -> None:
     with current.recording(recorder):
         lw.log(loss=math.nan, step=10)
         lw.log(loss=-math.inf)
-        current.log_metric("val/loss", 2, step=3)
+        lw.log(step=3, **{"val/loss": 2})
     run = end(space, recorder)
     assert run.metrics["loss"] == -math.inf
     assert [(p.name, p.step) for p in service.points(space, run.id)] == [("loss", 10), ("loss", 11), ("val/loss", 3)]
@@ -88,13 +88,12 @@ def test_what_is_no_number_is_refused_by_name(space: Space, value: Any) -> None:
 def test_a_name_that_is_none_is_refused(space: Space, name: str) -> None:
     recorder = started(space)
     with current.recording(recorder), pytest.raises(Invalid):
-        current.log_metric(name, 1)
+        lw.log(**{name: 1})
     end(space, recorder)
 
 
 def test_outside_a_run_nothing_is_logged() -> None:
     lw.log(auc=0.7)
-    current.log_metric("auc", 0.7)
     lw.log_file("no such file")
 
 

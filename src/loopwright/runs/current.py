@@ -220,22 +220,11 @@ def log(*, step: int | None = None, **metrics: Any) -> None:
     """Log metrics of the current run, such as `lw.log(auc=0.71)`; outside a run nothing happens.
 
     Raises:
-        Invalid: a value is no number.
+        Invalid: a value is no number, or a name (as in `lw.log(**{"val/auc": 0.7})`) is none.
     """
     recorder = current()
     if recorder is not None:
         recorder.metrics(metrics, step)
-
-
-def log_metric(name: str, value: float, step: int | None = None) -> None:
-    """Log one metric of the current run; outside a run nothing happens.
-
-    Raises:
-        Invalid: the name is not one, or the value is no number.
-    """
-    recorder = current()
-    if recorder is not None:
-        recorder.metrics({name: value}, step)
 
 
 def log_file(path: str | Path, name: str | None = None) -> None:
