@@ -125,6 +125,15 @@ def test_what_cannot_be_packed_is_refused_by_name() -> None:
         model("delay", booster, sample=x.assign(wind=np.inf))
 
 
+def test_columns_that_differ_by_case_alone_are_refused() -> None:
+    x = frame(500)
+    rows = x.rename(columns={"wind": "HOUR"})
+    booster = lgb.train(PARAMS, lgb.Dataset(rows, target(x)), 2)
+    with pytest.raises(Unsupported, match="case") as caught:
+        model("delay", booster, sample=rows)
+    assert caught.value.code == "model.column-case"
+
+
 def test_store_register_and_read_back(space: Space) -> None:
     x = frame()
     packed = model("delay", fitted(x), sample=x)

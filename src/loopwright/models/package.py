@@ -4,7 +4,7 @@ Equal models give equal bytes, so a repeated training makes no new version.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata, util
 from typing import Any, Literal
 
@@ -106,6 +106,7 @@ def _take_apart(fitted: Any, frame: Any, task: Task | None) -> Fitted:
 
 
 def _card(found: Fitted, frame: Any) -> Card:
+    _check_names(found.columns)
     about = dict(frame.attrs.get("loopwright") or {})
     said = set(about.get("nullable") or ())
     return Card(
@@ -118,6 +119,19 @@ def _card(found: Fitted, frame: Any) -> Card:
         features=about.get("features"),
         trained_until_us=about.get("until_us"),
     )
+
+
+def _check_names(columns: Iterable[Any]) -> None:
+    """See that the prediction log can tell the columns apart: DuckDB does not by case."""
+    seen: dict[str, str] = {}
+    for name in map(str, columns):
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise Unsupported(
+                f"the columns {other!r} and {name!r} differ by case alone",
+                code="model.column-case",
+                field=name,
+                hint=f'sample.rename(columns={{"{name}": "{name}_2"}}) before fitting',
+            )
 
 
 def _field(found: Fitted, frame: Any, column: Any, said: set[str]) -> Field:
