@@ -52,7 +52,7 @@ def test_who_does_not_lead_seals_nothing(space: Space) -> None:
 def test_what_could_not_be_published_is_tried_again(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "MEND_EVERY_S", 0.0)
     with running(space) as made:
-        path = publish.run_folder(space.home) / publish.ROUTE_FILE
+        path = space.home / "run" / publish.ROUTE_FILE
         while made._busy or not path.exists():
             made._stopping.wait(0.01)
         found = msgspec.json.decode(path.read_bytes(), type=RouteFile)

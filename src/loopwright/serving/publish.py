@@ -29,18 +29,13 @@ ROUTE_FILE = "routes.json"
 _PAUSE_S, _HOST_PAUSE_S = 0.005, 0.05
 
 
-def run_folder(home: Path) -> Path:
-    """The folder for the route file and the reports."""
-    return home / "run"
-
-
 def publish(space: Space) -> int:
     """Write the route file from the tables and return its generation; an older state never replaces a newer.
 
     A version whose package cannot be read is left out, and so is an endpoint whose champion's cannot, unless it was
     published before: then it stays as it was. The file names what is not as the tables say.
     """
-    folder = run_folder(space.home)
+    folder = space.home / "run"
     key = subjects.key_path(space)
     host = watermark.number(space)
     lock = take(folder / "routes.lock")
@@ -79,7 +74,7 @@ def _published(path: Path) -> dict[str, PublishedEndpoint]:
 def problems(space: Space) -> dict[str, str]:
     """By endpoint, what is not served as the tables say, and why; from the route file and the workers."""
     try:
-        told = msgspec.json.decode((run_folder(space.home) / ROUTE_FILE).read_bytes(), type=RouteFile).problems
+        told = msgspec.json.decode((space.home / "run" / ROUTE_FILE).read_bytes(), type=RouteFile).problems
     except (OSError, msgspec.MsgspecError):
         told = {}
     return {name: why for report in workers(space) for name, why in report.problems.items()} | told
@@ -127,7 +122,7 @@ def _route(space: Space, spec: EndpointSpec, route: Route) -> PublishedRoute:
 def workers(space: Space) -> list[WorkerReport]:
     """What the workers that are alive say of themselves, by slot."""
     reports = []
-    for path in sorted(run_folder(space.home).glob("worker-*.json")):
+    for path in sorted((space.home / "run").glob("worker-*.json")):
         if not is_held(path.with_suffix(".lock")):
             continue
         with contextlib.suppress(OSError, msgspec.MsgspecError):

@@ -13,11 +13,11 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
+from loopwright import __version__
 from loopwright.kernel import settings as config
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import LoopwrightError
@@ -59,7 +59,8 @@ class Worker:
         self._loader = ThreadPoolExecutor(1, "load")
         self._engine = Engine(home, slot, self._later, loop.call_soon_threadsafe)
         gate = self._gate = Gatekeeper(self._folder)
-        self._server = Server(loop, self._engine, Oip(self._engine, _version(), lambda: self._ready), render, gate=gate)
+        wire = Oip(self._engine, __version__, lambda: self._ready)
+        self._server = Server(loop, self._engine, wire, render, gate=gate)
         self._seen: tuple[int, int, int] | None = None
         self._loaded: reload.Loaded = {}
         self._number = 0
@@ -201,13 +202,6 @@ class Worker:
                 # A full disk: into the room that was taken for it at the start.
                 os.pwrite(self._lock, told.ljust(PLACE_BYTES, b" ")[:PLACE_BYTES], 0)
             self._reported = report
-
-
-def _version() -> str:
-    try:
-        return metadata.version("loopwright")
-    except metadata.PackageNotFoundError:
-        return "0"
 
 
 def _hold(home: Path, slot: int) -> int:
