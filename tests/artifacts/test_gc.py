@@ -1,5 +1,6 @@
 """Cleaning: what something refers to stays, what nothing refers to goes, and who writes meanwhile loses nothing."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -21,6 +22,7 @@ from loopwright.artifacts.gc import GcReport, gc
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Conflict, Corrupt, Invalid, NotFound
 from loopwright.runs import service as runs
+from loopwright.store import postgres
 from loopwright.store.space import Space
 
 ME = "local:me"
@@ -304,3 +306,20 @@ def test_a_record_without_its_blob_goes_and_so_do_stale_copies(space: Space) -> 
         service.get(space, made.digest)
     if space.blobs.remote:
         assert [path.name for path in space.blobs.local.folder.rglob("*") if path.is_file()] == [kept.digest]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ground", ["postgres"], indirect=True)
+def test_trees_that_come_slowly_hold_no_snapshot_open(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = service.put_tree(space, {"a": b"1"}, kind="model", meta={})
+    space.write(lambda tx: names.register(tx, ME, "delay", tree))
+    monkeypatch.setitem(postgres._SESSION, "idle_in_transaction_session_timeout", "100ms")
+    with contextlib.closing(house.open(space.root)) as other:
+        read = other.blobs.read
+
+        def slowly(digest: str) -> bytes:
+            threading.Event().wait(0.3)
+            return read(digest)
+
+        monkeypatch.setattr(other.blobs, "read", slowly)
+        assert fsck(other, ME).ok
+        assert gc(other, ME, grace="1h", dry_run=True).kept == {"version": 2}

@@ -101,17 +101,9 @@ class _Fsck:
     def _guarded(self, part: str, findings: Iterable[Finding]) -> None:
         """Take the findings of a check; one that cannot go on because of damage is a finding itself."""
         try:
-            for finding in findings:
-                self.found.append(
-                    Damage(
-                        part=finding.part,
-                        digest=None,
-                        name=finding.name,
-                        what=finding.what,
-                        touches=list(finding.touches),
-                        hint=finding.hint,
-                    )
-                )
+            for found in findings:
+                told = {"part": found.part, "name": found.name, "what": found.what, "hint": found.hint}
+                self.found.append(Damage(**told, digest=None, touches=list(found.touches)))
         except Exception as error:  # noqa: BLE001 - a damaged database raises what it likes; the rest is still looked at
             what = error.message if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
             name = self.space.database.describe()
@@ -136,13 +128,13 @@ class _Fsck:
             rows = tx.query("SELECT digest, kind, size_bytes, is_tree FROM artifacts")
             self.reach.load(tx)
             roots = list(all_roots(self.space, tx))
-            self.reach.add(tx, roots)
-            idle = (row for row in rows if row["digest"] not in self.reach.held)
-            self.reach.add(tx, [Root(r["digest"], _UNNAMED, f"{r['kind']} {r['digest'][:12]}") for r in idle])
             lost = tx.query(
                 "SELECT name, number FROM versions v WHERE NOT EXISTS"
                 " (SELECT 1 FROM artifacts a WHERE a.digest = v.digest AND a.kind = v.kind) ORDER BY name, number"
             )
+        self.reach.add(None, roots)
+        idle = (row for row in rows if row["digest"] not in self.reach.held)
+        self.reach.add(None, [Root(r["digest"], _UNNAMED, f"{r['kind']} {r['digest'][:12]}") for r in idle])
         self.artifacts, self.references = len(rows), len(roots)
         for row in lost:
             ref = f"{row['name']}@{row['number']}"

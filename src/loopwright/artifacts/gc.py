@@ -125,7 +125,8 @@ class _Cleaning:
         now, entries = self.space.blobs.now_us(), list(self.space.blobs.entries())
         with self.space.read() as tx:
             self.reach.load(tx)
-            self.reach.add(tx, self._roots(tx))
+            roots = list(self._roots(tx))
+        self.reach.add(None, roots)
         self.reach.settled()
         refuse_unread(self.reach)
         idle = [entry for entry in entries if entry.digest not in self.reach.held]

@@ -33,8 +33,12 @@ class Reach:
         """From now on ask the table itself: it may have grown."""
         self._rows = None
 
-    def add(self, tx: Tx, roots: Iterable[Root]) -> set[str]:
-        """Follow roots, inside one transaction; returns the digests that were not reached before."""
+    def add(self, tx: Tx | None, roots: Iterable[Root]) -> set[str]:
+        """Follow roots, inside one transaction; returns the digests that were not reached before.
+
+        None is asked between `load` and `settled`: trees are read from a store that may be far, and no snapshot of the
+        database is to be held so long.
+        """
         fresh: set[str] = set()
         for root in roots:
             todo, done = [root.digest], set()
@@ -54,15 +58,16 @@ class Reach:
                 todo += self._parts(tx, digest)
         return fresh
 
-    def _parts(self, tx: Tx, digest: str) -> list[str]:
+    def _parts(self, tx: Tx | None, digest: str) -> list[str]:
         """What an artifact is made of: the files of a tree, and what its metadata names."""
         known = self._inside.get(digest)
         if known is None:
             known = self._inside[digest] = self._look(tx, digest)
         return known
 
-    def _look(self, tx: Tx, digest: str) -> list[str]:
+    def _look(self, tx: Tx | None, digest: str) -> list[str]:
         if self._rows is None:
+            assert tx is not None
             found = tx.query("SELECT is_tree, meta FROM artifacts WHERE digest = ?", (digest,))
             rows = [(bool(row["is_tree"]), row["meta"]) for row in found]
         else:
