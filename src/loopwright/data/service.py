@@ -3,6 +3,7 @@
 Light to import: DuckDB is loaded only when a file must really be looked into.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,8 +259,7 @@ def _look(space: Space, file: Path, declaration: DataSpec | None) -> tuple[_Foun
 
     if file.stat().st_size == 0:
         raise Invalid(f"{file.name} is empty", code="data.empty", field="path")
-    con = sources.connect(space.home / "tmp")
-    try:
+    with contextlib.closing(sources.connect(space.home / "tmp")) as con:
         look = profile.Look(con, file)
         if declaration is not None:
             profile.require_columns(look.schema, declaration, declaration.name)
@@ -269,8 +269,6 @@ def _look(space: Space, file: Path, declaration: DataSpec | None) -> tuple[_Foun
         if declaration is not None:
             contract = declared(proposed, declaration, key_tells_apart=look.tells_apart(declaration.key))
         findings = look.findings(contract)
-    finally:
-        con.close()
     return _Found(look.format, look.delimiter, look.rows, look.schema, columns, proposed), contract, findings
 
 

@@ -53,12 +53,9 @@ def rows(
     """The feature rows asked for in [since, until): columns time and the features, index id, sorted by (time, id)."""
     pandas = _pandas()
     span = _span(space, since, until, known_before)
-    con = sources.connect(space.home / "tmp")
-    try:
+    with contextlib.closing(sources.connect(space.home / "tmp")) as con:
         Executor(con, space, spec).build(span)
         frame = con.execute("SELECT id, make_timestamp(at_us) AS time, * EXCLUDE (id, at_us) FROM features").df()
-    finally:
-        con.close()
     return _shaped(pandas, frame, spec.outputs).set_index("id")
 
 
@@ -88,13 +85,10 @@ def write_rows(space: Space, spec: FeaturesSpec, *, since: str | int, until: str
 
 def lateness(space: Space, spec: FeaturesSpec) -> list[Lateness]:
     """For each column of the features that is read by a key: how often it is known only after the asking time."""
-    con = sources.connect(space.home / "tmp")
-    try:
+    with contextlib.closing(sources.connect(space.home / "tmp")) as con:
         executor = Executor(con, space, spec)
         executor.make_base(Span())
         return executor.lateness()
-    finally:
-        con.close()
 
 
 def table(space: Space, spec: FeaturesSpec, ask: Ask) -> tuple["pd.DataFrame", "pd.Series"]:
@@ -110,13 +104,10 @@ def table(space: Space, spec: FeaturesSpec, ask: Ask) -> tuple["pd.DataFrame", "
     service.require(spec, columns)
     until_us = moment(space, ask.until, "until")
     service.declare_features(space, local_actor(), spec)
-    con = sources.connect(space.home / "tmp")
-    try:
+    with contextlib.closing(sources.connect(space.home / "tmp")) as con:
         whole = _history(con, space, spec, ask, until_us)
         names = ", ".join(sql.ident(name) for name in columns)
         frame = con.execute(f'SELECT id, {names}, "lw.label" FROM training ORDER BY at_us, id').df().set_index("id")
-    finally:
-        con.close()
     y = frame.pop("lw.label").rename(ask.target)
     if whole:
         y = y.astype("int64")

@@ -227,12 +227,10 @@ class Control:
             headers["authorization"] = f"Bearer {self.publisher.token}"
 
         def call() -> tuple[client.Reply, bytes]:
-            worker = client.Client(self.data_url, timeout_s=120.0, pin=client.pin_of(self.space.root))
-            try:
+            pin = client.pin_of(self.space.root)
+            with contextlib.closing(client.Client(self.data_url, timeout_s=120.0, pin=pin)) as worker:
                 reply = worker.send(request.method, target, body, headers)
                 return reply, worker.take(reply)
-            finally:
-                worker.close()
 
         try:
             reply, answered = await asyncio.to_thread(call)

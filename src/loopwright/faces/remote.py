@@ -84,22 +84,24 @@ class Caller:
         verb = bind.verb(op)
         key = {} if verb == "GET" or op.secret else {"idempotency-key": new_id("key")}
         send = self._sender(op, args, key)
-        try:
+
+        def ask() -> tuple[client.Reply, bytes]:
             reply = send()
-            answered = self._client.take(reply)
+            return reply, self._client.take(reply)
+
+        try:
+            reply, answered = ask()
         except Unavailable:
             if verb != "GET" and not key:
                 raise
-            reply = send()
-            answered = self._client.take(reply)
+            reply, answered = ask()
         until = monotonic_s() + (self._client.timeout_s or 0.0)
         while reply.status >= 300:
             error = client.error_of(reply.status, answered)
             if not (isinstance(error, Conflict) and error.code == "request.under-way" and monotonic_s() < until):
                 raise error
             time.sleep(_FIRST_LOOK_S)
-            reply = send()
-            answered = self._client.take(reply)
+            reply, answered = ask()
         return reply.status, answered
 
     def _sender(self, op: Op, args: dict[str, Any], headers: dict[str, str]) -> Callable[[], client.Reply]:

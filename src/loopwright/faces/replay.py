@@ -7,6 +7,7 @@ that are known by then; then the clock. It knows no rule of the loop: what is du
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections.abc import Callable
@@ -146,11 +147,8 @@ class Replay:
         """
         if now <= start:
             return
-        space = spaces.open_at(self.root)
-        try:
+        with contextlib.closing(spaces.open_at(self.root)) as space:
             missed = self.recording.missing(start, now, logged_ids(space, self.order.endpoint, now))
-        finally:
-            space.close()
         self.summary.missed = missed
         if missed and self.order.whole:
             raise Conflict(
@@ -310,11 +308,8 @@ def inputs_of(where: server.Running, endpoint: str) -> list[Any]:
 
 def check_clock(where: server.Running) -> None:
     """Raises Invalid when the Space is not on a clock that a replay can drive."""
-    control = Client(where.control_url)
-    try:
+    with contextlib.closing(Client(where.control_url)) as control:
         mode = control.json("GET", CLOCK)["mode"]
-    finally:
-        control.close()
     if mode != "replay":
         raise Invalid(
             "a replay needs a Space on a replay clock, and this one lives on the wall clock",

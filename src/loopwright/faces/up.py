@@ -92,13 +92,11 @@ def _answering(root: Path, process: subprocess.Popen[bytes], log: Path) -> serve
 
 
 def _healthy(root: Path, found: server.Running) -> bool:
-    probe = client.Client(found.control_url, timeout_s=5.0, pin=client.pin_of(root))
-    try:
-        return bool(probe.json("GET", "/health/ready")["ready"])
-    except LoopwrightError:
-        return False
-    finally:
-        probe.close()
+    with contextlib.closing(client.Client(found.control_url, timeout_s=5.0, pin=client.pin_of(root))) as probe:
+        try:
+            return bool(probe.json("GET", "/health/ready")["ready"])
+        except LoopwrightError:
+            return False
 
 
 def stop(root: Path) -> server.Running | None:

@@ -76,13 +76,10 @@ def close_block(space: Space, args: dict[str, Any], progress: Progress) -> dict[
     if done:
         return {"day": ask.day, "n": done[0].n, "labelled": done[0].n_labelled}
     span = rows.Asked(endpoint=ask.endpoint, since_us=ask.since_us, until_us=ask.close_us, known_before_us=ask.close_us)
-    con = predictions.connect()
-    try:
+    with predictions.connect() as con:
         found = _measure(con, space, ask, rows.load(con, space, span))
         progress(1, 2, f"{ask.day} measured")
         story = alarms.prepare(con, space, span, ask.limits, found.blocks[0])
-    finally:
-        con.close()
     space.write(lambda tx: _write(tx, ask, found, story))
     return {"day": ask.day, "n": found.day.n, "labelled": found.day.n_labelled}
 

@@ -52,14 +52,11 @@ def measure_window(space: Space, args: dict[str, Any], progress: Progress) -> di
         kept = queries.guard_window(tx, ask.action_id)
     if kept is not None:
         return kept
-    con = predictions.connect()
-    try:
+    with predictions.connect() as con:
         span = rows.Asked(
             endpoint=ask.endpoint, since_us=ask.since_us, until_us=ask.until_us, known_before_us=ask.until_us
         )
         found = rows.take(con, rows.load(con, space, span), ask.until_us)
-    finally:
-        con.close()
     window = msgspec.to_builtins(compare(found, ask))
     text = msgspec.json.encode(window).decode()
     space.write(

@@ -3,6 +3,7 @@
 It is also how a project moves: from a file and a folder to PostgreSQL and an object store, or the other way.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -134,13 +135,10 @@ class Restore:
                 fsync_folder(inner)
         os.rename(self.work, self.into / HOME)
         fsync_folder(self.into)
-        space = opener(self.into)
-        try:
+        with contextlib.closing(opener(self.into)) as space:
             ground = f"{space.database.describe()}, blobs in {space.blobs.where}"
             space.write(queue.adopt)
             copies.unmark(space.database)
-        finally:
-            space.close()
         return RestoreReport(
             root=str(self.into),
             made=self.manifest.made,
@@ -194,13 +192,10 @@ class Restore:
         copies.brought_forward(place, self.rooms)
         if self.settings.database is None:
             return
-        database = spaces.open_database(self.work, self.settings)
-        try:
+        with contextlib.closing(spaces.open_database(self.work, self.settings)) as database:
             database.make(create=True)
             with copies.opened(place) as source:
                 copies.bring(source, database, self.rooms, canonical.digest_file(self.source / MANIFEST))
-        finally:
-            database.close()
         place.unlink()
 
     def _code(self, blobs: Blobs) -> int:
