@@ -234,9 +234,8 @@ class Door:
         length = headers.get("content-length")
         if length is not None and length.isdigit() and int(length) > self.limit_bytes(scope):
             raise _too_large(self.limit_bytes(scope))
-        has_body = length not in (None, "0") or "transfer-encoding" in headers
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] not in _SAFE and (has_body or kind) and kind not in _TYPES and kind:
+        if scope["method"] not in _SAFE and kind and kind not in _TYPES:
             raise BadType(
                 f"a body of the type {kind[:60]!r} is not read here", field="Content-Type",
                 hint="send application/json or application/x-ndjson",
