@@ -7,7 +7,7 @@ import pytest
 
 import loopwright as lw
 from loopwright.kernel.errors import Invalid
-from loopwright.pipelines.step import chain, parse_params
+from loopwright.pipelines.step import chain, read_params
 
 
 @lw.step
@@ -55,14 +55,14 @@ def test_a_step_is_the_plain_function_when_it_is_called() -> None:
     ],
 )
 def test_parameters_are_read_by_their_annotations(text: str, name: str, value: Any) -> None:
-    found = parse_params(train, [text])
+    key, _, value_text = text.partition("=")
+    found = read_params(train, {key: value_text})
     assert found == {name: value} and type(found[name]) is type(value)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("rows", "not of the form name=value"),
         ("row=5", "no parameter 'row' in table"),
         ("fit.rows=5", "no parameter 'fit.rows'"),
         ("rows=5.5", "'rows' must be of type int, not '5.5'"),
@@ -76,12 +76,12 @@ def test_parameters_are_read_by_their_annotations(text: str, name: str, value: A
 )
 def test_a_wrong_parameter_is_told_plainly(text: str, told: str) -> None:
     with pytest.raises(Invalid, match=told):
-        parse_params(train, [text])
+        read_params(train, dict([text.split("=", 1)]))
 
 
 def test_an_unknown_parameter_gets_the_nearest_as_a_hint() -> None:
     with pytest.raises(Invalid) as caught:
-        parse_params(train, ["colums=1"])
+        read_params(train, {"colums": "1"})
     assert caught.value.hint == "-p columns=..."
 
 

@@ -84,6 +84,13 @@ def test_wrong_words_are_answered_with_what_to_type(folder: Path) -> None:
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
+def test_parameters_are_read_by_the_annotations_of_the_steps(folder: Path) -> None:
+    year = lw_(folder, "run", "table", "-p", "until=2025", "--json")
+    assert "2025" in year.stderr + year.stdout and "must be of type str" not in year.stderr + year.stdout
+    whole = lw_(folder, "run", "-p", "scale=2", "-p", "table.until=2024-01-05")
+    assert whole.returncode == 0, whole.stderr
+
+
 def test_a_project_that_raises_is_told_as_one(folder: Path) -> None:
     (folder / "project.py").write_text("raise RuntimeError('mine')\n")
     done = lw_(folder, "run")

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def _words(op: Op, given: dict[str, Any]) -> dict[str, Any]:
         elif param.is_file_text:
             out[param.name] = _whole(param.name, str(value)).decode("utf-8", "replace")
         elif bind.origin(param.type) is dict and isinstance(value, tuple):
-            out[param.name] = pairs(value, param.name)
+            out[param.name] = dict(_split(value, param.name))  # its function knows the type of each
         elif isinstance(value, tuple):
             out[param.name] = list(value)
     return out
@@ -204,12 +204,17 @@ def pairs(words: tuple[str, ...] | list[str], field: str) -> dict[str, Any]:
         Invalid: a word has no `=`.
     """
     out: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise Invalid(f"{field} takes KEY=VALUE, not {word!r}", code="usage", field=field)
+    for key, text in _split(words, field):
         try:
             out[key] = msgspec.json.decode(text)
         except msgspec.DecodeError:
             out[key] = text
     return out
+
+
+def _split(words: Iterable[str], field: str) -> Iterator[tuple[str, str]]:
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise Invalid(f"{field} takes KEY=VALUE, not {word!r}", code="usage", field=field)
+        yield key, text

@@ -166,20 +166,17 @@ def _walk(step: Step[..., Any], found: list[Step[..., Any]]) -> None:
     found.append(step)
 
 
-def parse_params(step: Step[..., Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Read `name=value` texts (`-p seed=8`, `-p table.until=...`) by the annotations of the steps that take them.
+def read_params(step: Step[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name (`seed`, or `table.until`), their texts read by the annotations of the steps that take them.
 
     Raises:
-        Invalid: a text has no `=`, names no parameter, or its value is not of the parameter's type.
+        Invalid: a name is no parameter's, or its text is not of the parameter's type.
     """
-    params: dict[str, Any] = {}
     steps = chain(step)
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise Invalid(f"{text!r} is not of the form name=value", code="param.form", field="-p", hint="-p seed=8")
-        params[name] = _read(takers(steps, name)[0][1], value)
-    return params
+    return {
+        name: _read(takers(steps, name)[0][1], value) if isinstance(value, str) else value
+        for name, value in params.items()
+    }
 
 
 def takers(steps: Sequence[Step[..., Any]], name: str) -> list[tuple[Step[..., Any], Parameter]]:

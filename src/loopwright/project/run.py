@@ -12,7 +12,7 @@ from loopwright.data import text as data_text
 from loopwright.kernel.errors import NotFound
 from loopwright.pipelines import service as pipelines
 from loopwright.pipelines.model import Outcome
-from loopwright.pipelines.step import Step
+from loopwright.pipelines.step import Step, read_params
 from loopwright.project import entry, service
 from loopwright.project.declare import ENDPOINTS
 from loopwright.store import space as spaces
@@ -94,7 +94,7 @@ def run_target(space: Space, actor: str, *, target: str | None = None, params: d
     module = entry.load(path)
     step = _target(module, target)
     found = take(space, actor, path)
-    return summary(step, pipelines.run_step(space, actor, step, params or {}), found)
+    return summary(step, pipelines.run_step(space, actor, step, read_params(step, params or {})), found)
 
 
 def _target(module: Any, target: str | None) -> "Step[..., Any]":
