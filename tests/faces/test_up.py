@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import small
 from waiting import until
 
 from loopwright.faces import client, processes, supervisor, up
@@ -24,19 +25,8 @@ Project = Any  # of conftest.py
 
 def family(pid: int) -> dict[int, str]:
     """The living descendants of a process and their command lines."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found, grown = {pid}, True
-    while grown:
-        more = {child for child, parent in parents.items() if parent in found} - found
-        grown, found = bool(more), found | more
     out = {}
-    for child in found - {pid}:
+    for child in small.family(pid)[1:]:
         try:
             out[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:

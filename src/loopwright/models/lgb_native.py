@@ -4,13 +4,12 @@ A row is its float64 values packed as bytes; one score comes out a row, the same
 """
 
 import ctypes
-import importlib.util
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from loopwright.kernel.errors import Corrupt, Invalid, Unsupported
+from loopwright.models import c_library
 
 _FLOAT64 = 1
 _NORMAL = 0
@@ -20,6 +19,24 @@ _PARAMETERS = b"num_threads=1"
 _MATRIX_FROM_ROWS = 24
 
 
+_POINTER, _NUMBER, _OUT = ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_int)
+_SIGNATURES: dict[str, list[Any]] = {
+    "LGBM_BoosterLoadModelFromString": [ctypes.c_char_p, _OUT, ctypes.POINTER(_POINTER)],
+    "LGBM_BoosterFree": [_POINTER],
+    "LGBM_BoosterGetNumFeature": [_POINTER, _OUT],
+    "LGBM_BoosterGetNumClasses": [_POINTER, _OUT],
+    "LGBM_BoosterPredictForMatSingleRowFastInit": [
+        *(_POINTER, _NUMBER, _NUMBER, _NUMBER, _NUMBER, ctypes.c_int32, ctypes.c_char_p, ctypes.POINTER(_POINTER)),
+    ],
+    "LGBM_BoosterPredictForMatSingleRowFast": [_POINTER, _POINTER, _POINTER, _POINTER],
+    "LGBM_FastConfigFree": [_POINTER],
+    "LGBM_BoosterPredictForMat": [
+        *(_POINTER, _POINTER, _NUMBER, ctypes.c_int32, ctypes.c_int32, _NUMBER, _NUMBER, _NUMBER, _NUMBER),
+        *(ctypes.c_char_p, _POINTER, _POINTER),
+    ],
+}
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The C library inside the installed lightgbm distribution.
@@ -27,41 +44,15 @@ def library() -> ctypes.CDLL:
     Raises:
         Unsupported: it is not installed.
     """
-    spec = importlib.util.find_spec("lightgbm")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for name in ("lib_lightgbm.so", "lib_lightgbm.dylib"):
-            for path in (Path(place) / "lib" / name, Path(place) / name):
-                if path.is_file():
-                    return _declare(ctypes.CDLL(str(path)))
-    raise Unsupported(
-        "this model needs LightGBM, which is not installed",
-        code="model.library",
-        extra="demo",
-        hint="pip install 'loopwright[demo]'",
-    )
-
-
-def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, number, out = ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_int)
+    lib = c_library.load("lightgbm", "lib_lightgbm", _SIGNATURES)
+    if lib is None:
+        raise Unsupported(
+            "this model needs LightGBM, which is not installed",
+            code="model.library",
+            extra="demo",
+            hint="pip install 'loopwright[demo]'",
+        )
     lib.LGBM_GetLastError.restype = ctypes.c_char_p
-    signatures: dict[str, list[Any]] = {
-        "LGBM_BoosterCreateFromModelfile": [ctypes.c_char_p, out, ctypes.POINTER(pointer)],
-        "LGBM_BoosterLoadModelFromString": [ctypes.c_char_p, out, ctypes.POINTER(pointer)],
-        "LGBM_BoosterFree": [pointer],
-        "LGBM_BoosterGetNumFeature": [pointer, out],
-        "LGBM_BoosterGetNumClasses": [pointer, out],
-        "LGBM_BoosterPredictForMatSingleRowFastInit": [
-            *(pointer, number, number, number, number, ctypes.c_int32, ctypes.c_char_p, ctypes.POINTER(pointer)),
-        ],
-        "LGBM_BoosterPredictForMatSingleRowFast": [pointer, pointer, pointer, pointer],
-        "LGBM_FastConfigFree": [pointer],
-        "LGBM_BoosterPredictForMat": [
-            *(pointer, pointer, number, ctypes.c_int32, ctypes.c_int32, number, number, number, number),
-            *(ctypes.c_char_p, pointer, pointer),
-        ],
-    }
-    for name, arguments in signatures.items():
-        getattr(lib, name).argtypes = arguments
     return lib
 
 

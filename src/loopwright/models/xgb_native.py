@@ -4,20 +4,32 @@ A row is its float64 values packed as bytes, taken as float32 as XGBoost does; o
 """
 
 import ctypes
-import importlib.util
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from loopwright.kernel.errors import Corrupt, Invalid, Unsupported
+from loopwright.models import c_library
 
 _HANDLE = ctypes.c_void_p
 _HOW = json.dumps(
     {"type": 0, "training": False, "iteration_begin": 0, "iteration_end": 0, "missing": float("nan"),
      "strict_shape": False, "cache_id": 0}
 ).encode()  # fmt: skip
+
+
+_TEXT, _SIZE, _OUT = ctypes.c_char_p, ctypes.c_uint64, ctypes.POINTER
+_SIGNATURES: dict[str, list[Any]] = {
+    "XGBoosterCreate": [_HANDLE, _SIZE, _OUT(_HANDLE)],
+    "XGBoosterFree": [_HANDLE],
+    "XGBoosterSetParam": [_HANDLE, _TEXT, _TEXT],
+    "XGBoosterLoadModelFromBuffer": [_HANDLE, _TEXT, _SIZE],
+    "XGBoosterGetNumFeature": [_HANDLE, _OUT(_SIZE)],
+    "XGBoosterPredictFromDense": [
+        *(_HANDLE, _TEXT, _TEXT, _HANDLE, _OUT(_OUT(_SIZE)), _OUT(_SIZE), _OUT(_OUT(ctypes.c_float))),
+    ],
+}
 
 
 @cache
@@ -27,31 +39,11 @@ def library() -> ctypes.CDLL:
     Raises:
         Unsupported: it is not installed.
     """
-    spec = importlib.util.find_spec("xgboost")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for name in ("libxgboost.so", "libxgboost.dylib"):
-            path = Path(place) / "lib" / name
-            if path.is_file():
-                return _declare(ctypes.CDLL(str(path)))
-    message = "this model needs XGBoost, which is not installed"
-    raise Unsupported(message, code="model.library", extra="xgboost", hint="pip install xgboost")
-
-
-def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
-    text, size, out = ctypes.c_char_p, ctypes.c_uint64, ctypes.POINTER
-    lib.XGBGetLastError.restype = text
-    signatures: dict[str, list[Any]] = {
-        "XGBoosterCreate": [_HANDLE, size, out(_HANDLE)],
-        "XGBoosterFree": [_HANDLE],
-        "XGBoosterSetParam": [_HANDLE, text, text],
-        "XGBoosterLoadModelFromBuffer": [_HANDLE, text, size],
-        "XGBoosterGetNumFeature": [_HANDLE, out(size)],
-        "XGBoosterPredictFromDense": [
-            *(_HANDLE, text, text, _HANDLE, out(out(size)), out(size), out(out(ctypes.c_float))),
-        ],
-    }
-    for name, arguments in signatures.items():
-        getattr(lib, name).argtypes = arguments
+    lib = c_library.load("xgboost", "libxgboost", _SIGNATURES)
+    if lib is None:
+        message = "this model needs XGBoost, which is not installed"
+        raise Unsupported(message, code="model.library", extra="xgboost", hint="pip install xgboost")
+    lib.XGBGetLastError.restype = _TEXT
     return lib
 
 

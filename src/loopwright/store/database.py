@@ -3,9 +3,10 @@
 SQL is the dialect that SQLite and PostgreSQL share, with `?` for arguments; adapters are sqlite.py and postgres.py.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -82,6 +83,39 @@ class Tx(Protocol):
     def tables(self) -> list[str]:
         """The names of all tables, in order."""
         ...
+
+
+class Statements(ABC):
+    """What the transactions of both databases do alike; each brings how a statement is run, and the rest of `Tx`."""
+
+    replay: bool
+
+    @abstractmethod
+    def _run(self, sql: str, args: Sequence[Any]) -> Any:
+        """The driver's cursor of a statement."""
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run a statement and return the number of rows that it changed."""
+        return int(self._run(sql, args).rowcount)
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query; `row["column"]` or `row[0]`."""
+        return cast(list[Row], self._run(sql, args).fetchall())
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        """The first row of a query, or None."""
+        return cast(Row | None, self._run(sql, args).fetchone())
+
+    def value(self, sql: str, args: Sequence[Any] = ()) -> Any:
+        """The first column of the first row, or None."""
+        row = self._run(sql, args).fetchone()
+        return None if row is None else row[0]
+
+    def now_us(self) -> int:
+        """The Space's time inside this transaction."""
+        if self.replay:
+            return int(self.value("SELECT now_us FROM clock"))
+        return machine_us()
 
 
 class Database(Protocol):

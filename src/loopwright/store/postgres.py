@@ -15,9 +15,9 @@ import psycopg
 from psycopg import errors as told
 from psycopg.rows import BaseRowFactory
 
-from loopwright.kernel.clock import machine_us, monotonic_s
+from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound, Unavailable
-from loopwright.store.database import Row
+from loopwright.store.database import Statements
 from loopwright.store.dialect import adapters, row_maker, translate
 from loopwright.store.notices import Notices
 from loopwright.store.writer import Write, Writer
@@ -44,7 +44,7 @@ _SESSION = {
 _REFUSED = (told.OperationalError, told.ReadOnlySqlTransaction, told.InsufficientPrivilege)
 
 
-class PostgresTx:
+class PostgresTx(Statements):
     """A transaction of PostgreSQL; `wrote` says whether it ran a statement that may change something."""
 
     def __init__(self, connection: Connection, replay: bool) -> None:
@@ -63,34 +63,11 @@ class PostgresTx:
                 raise Invalid("a text holds a character that no database keeps", code="store.text") from None
             raise
 
-    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
-        """Run a statement and return the number of rows that it changed."""
-        return self._run(sql, args).rowcount
-
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run a statement once a row and return the number of rows changed."""
         with self._connection.pipeline():
             made = [self._run(sql, args) for args in rows]
         return sum(cursor.rowcount for cursor in made)
-
-    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; `row["column"]` or `row[0]`."""
-        return cast(list[Row], self._run(sql, args).fetchall())
-
-    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
-        """The first row of a query, or None."""
-        return cast(Row | None, self._run(sql, args).fetchone())
-
-    def value(self, sql: str, args: Sequence[Any] = ()) -> Any:
-        """The first column of the first row, or None."""
-        row = self._run(sql, args).fetchone()
-        return None if row is None else row[0]
-
-    def now_us(self) -> int:
-        """The Space's time inside this transaction."""
-        if self.replay:
-            return int(self.value("SELECT now_us FROM clock"))
-        return machine_us()
 
     def machine_us(self) -> int:
         """The server's time: one clock for all hosts."""

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from loopwright.kernel.clock import machine_us
 from loopwright.kernel.errors import Corrupt, LoopwrightError, Unavailable
-from loopwright.store.database import Row, refusal
+from loopwright.store.database import Statements, refusal
 from loopwright.store.gate import Gate
 from loopwright.store.writer import Write, Writer
 
@@ -52,39 +52,19 @@ def told(path: Path) -> Iterator[None]:
         raise
 
 
-class SqliteTx:
+class SqliteTx(Statements):
     """A transaction of SQLite."""
 
     def __init__(self, connection: sqlite3.Connection, replay: bool) -> None:
         self._connection = connection
         self.replay = replay
 
-    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
-        """Run a statement and return the number of rows that it changed."""
-        return self._connection.execute(sql, args).rowcount
+    def _run(self, sql: str, args: Sequence[Any]) -> sqlite3.Cursor:
+        return self._connection.execute(sql, args)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run a statement once a row and return the number of rows changed."""
         return self._connection.executemany(sql, rows).rowcount
-
-    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; `row["column"]` or `row[0]`."""
-        return cast(list[Row], self._connection.execute(sql, args).fetchall())
-
-    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
-        """The first row of a query, or None."""
-        return cast(Row | None, self._connection.execute(sql, args).fetchone())
-
-    def value(self, sql: str, args: Sequence[Any] = ()) -> Any:
-        """The first column of the first row, or None."""
-        row = self._connection.execute(sql, args).fetchone()
-        return None if row is None else row[0]
-
-    def now_us(self) -> int:
-        """The Space's time inside this transaction."""
-        if self.replay:
-            return int(self.value("SELECT now_us FROM clock"))
-        return machine_us()
 
     def machine_us(self) -> int:
         """The machine's time."""
