@@ -5,6 +5,7 @@ if (token) {
   history.replaceState(null, "", location.pathname);
   document.getElementById("who").hidden = true;
   form.elements.password.autocomplete = "new-password";
+  form.querySelector("button").textContent = "Keep this password and log in";
   said.textContent = "Choose a password of at least 12 characters.";
 }
 form.addEventListener("submit", async (event) => {
@@ -18,4 +19,5 @@ form.addEventListener("submit", async (event) => {
   const told = await answer.json();
   said.textContent = answer.ok ? "You are logged in." : told.message;
   form.elements.password.value = "";
+  if (answer.ok) form.querySelectorAll("label, button").forEach((part) => { part.hidden = true; });
 });
