@@ -122,7 +122,7 @@ def require(space: Space, actor: str, action: str, subject: str = "") -> None:
     """
     verdict = authorize(space, actor, action, subject)
     if not verdict.passed:
-        raise _refused(actor, action, verdict.reason)
+        raise _refused(space, actor, action, verdict.reason)
 
 
 def require_somewhere(space: Space, actor: str, action: str) -> None:
@@ -136,7 +136,13 @@ def require_somewhere(space: Space, actor: str, action: str) -> None:
         require(space, actor, action)
 
 
-def _refused(actor: str, action: str, reason: str) -> Forbidden:
+def _refused(space: Space, actor: str, action: str, reason: str) -> Forbidden:
+    if actor.startswith("token:"):
+        found = table(space).by_id.get(actor[6:])
+        if found is None or not table(space).is_live(found):  # it held at the door, and was revoked since
+            return Unauthenticated(
+                "this token is not known, or has expired", code="access.unknown", hint="lw tokens create"
+            )
     if actor == ANONYMOUS:
         return Unauthenticated(
             f"{action} is not for everybody: show a token or log in", code="access.unknown", hint="lw tokens create"
