@@ -59,9 +59,9 @@ def source(text: str, path: str = "src/loopwright/store/rows.py") -> Source:
 def test_too_much_code_is_found_and_wires_are_counted_apart() -> None:
     text = '"""One.\n\nTwo.\n"""\n\n# why\ndef f(\n    a,\n):\n    """What."""\n    return """a\n\nb"""\n'
     assert rules.code_lines(source(text)) == 6
-    many = source("x = 1\n" * 25_000)
-    assert rules.too_much_code([many]) == ["25000 lines of code, fewer than 25000"]
-    assert rules.too_much_code([source("x = 1\n" * 24_999)]) == []
+    many = source("x = 1\n" * rules.MAX_CODE_LINES)
+    assert rules.too_much_code([many]) == [f"{rules.MAX_CODE_LINES} lines of code, fewer than {rules.MAX_CODE_LINES}"]
+    assert rules.too_much_code([source("x = 1\n" * (rules.MAX_CODE_LINES - 1))]) == []
     assert rules.too_much_code([Source(many.path, many.text, "loopwright.serving.protocols.oip")]) == []
 
 
