@@ -216,6 +216,19 @@ def test_a_client_that_asks_and_does_not_read_is_not_answered_on_and_on() -> Non
     assert transport.closing
 
 
+def test_who_does_not_take_the_last_answer_is_let_go_and_who_takes_it_slowly_is_not() -> None:
+    wire = Wire(Limits(unread_s=5))
+    (slow, taken), (dead, stuck) = wire.connect(reads=False), wire.connect(reads=False)
+    for connection in (slow, dead):
+        connection.data_received(head("GET", "/v2/models/delay") * 10 + b"no request\r\n\r\n")
+    wire.loop.turn()
+    for passed_s in range(1, 10):
+        taken.sent = taken.sent[1:]
+        slow.expire(slow.since_s + passed_s)
+        dead.expire(dead.since_s + passed_s)
+    assert stuck.aborted and not taken.aborted
+
+
 def test_slow_clients_are_told_and_idle_ones_let_go() -> None:
     wire = Wire(Limits(head_s=10, request_s=30, idle_s=75))
     cases = [(b"GET /v2 HT", 11, b"408"), (infer(b"{}")[:-1], 31, b"408"), (b"\r\n" * 50, 76, b""), (b"", 76, b"")]

@@ -105,7 +105,7 @@ class Transport:
         self.sent = bytearray()
         self.reads = reads
         self.high_bytes = high_bytes
-        self.full = self.closing = self.eof = self.paused = False
+        self.full = self.closing = self.aborted = self.eof = self.paused = False
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -127,7 +127,8 @@ class Transport:
     def close(self) -> None:
         self.closing = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closing = self.aborted = True
 
     def can_write_eof(self) -> bool:
         return True

@@ -166,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._unfed = b""
         self._whole = b""  # what the parser was given when nothing was under way
         self._ended = False
+        self._stuck = (0, 0.0)  # bytes of a last answer that the client did not take yet, and since when so many
         self.since_s = monotonic_s()
         self._reset()
 
@@ -472,12 +473,20 @@ class Connection(asyncio.Protocol):
         if self._unread_since_s is not None and now_s - self._unread_since_s > limit.unread_s:
             limits.cut(self._transport)
         elif self._deaf:
-            return
+            self._see_off(now_s)
         elif self._busy and not self._unfed and passed_s > (limit.head_s if self._in_head else limit.request_s):
             what, most_s = ("the head of a request", limit.head_s) if self._in_head else ("a request", limit.request_s)
             self._end(refuse(408, "http.timeout", f"{what} must arrive within {most_s:g} s"))
         elif self.idle and passed_s > limit.idle_s:
             self.close()
+
+    def _see_off(self, now_s: float) -> None:
+        """Cut a connection that waits for a client to take the last of its answers, and it takes nothing."""
+        left = self._transport.get_write_buffer_size()
+        if left != self._stuck[0]:
+            self._stuck = (left, now_s)
+        elif left and now_s - self._stuck[1] > self._limits.unread_s:
+            limits.cut(self._transport)
 
     def close(self) -> None:
         """Close the connection after what has been written."""
