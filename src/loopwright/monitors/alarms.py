@@ -4,6 +4,8 @@ Served predictions are held against labels; the reference is the skill of the tw
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,10 +29,24 @@ MIN_SEGMENT = 100
 
 
 class Moment(NamedTuple):
-    """When a block was closed, and the event that says so."""
+    """When something was seen, and the event that says so."""
 
     at_us: int
-    cause: int
+    cause: int | None = None
+
+
+class Told(NamedTuple):
+    """What a page says.
+
+    Args:
+        figures: numbers and names for the event, equal in every replay.
+        explanation: what the alarm's row holds beside them; it may hold what an event must not.
+    """
+
+    reason: str
+    days: Sequence[str] = ()
+    figures: Mapping[str, Any] = MappingProxyType({})
+    explanation: Mapping[str, Any] = MappingProxyType({})
 
 
 class Window(NamedTuple):
@@ -136,32 +152,41 @@ def judge(tx: Tx, endpoint: str, limits: Limits, moment: Moment, story: dict[str
     found = _look(tx, endpoint, limits)
     held = queries.open_alarm(tx, endpoint, KIND)
     if held is None and found.outcome == "fail":
-        _open(tx, endpoint, found, moment, story or {})
+        figures = found.evidence["figures"]
+        told = Told(found.reason, found.evidence["days"], figures, story or {})
+        open_episode(tx, endpoint, KIND, told, moment)
     elif held is not None:
         clean = held["clean"] + 1 if found.outcome == "pass" else 0
         tx.execute("UPDATE alarms SET clean = ? WHERE id = ?", (clean, held["id"]))
         if clean >= limits.clean_days:
-            tx.execute("UPDATE alarms SET closed_us = ? WHERE id = ?", (moment.at_us, held["id"]))
-            data = {"endpoint": endpoint, "alarm": KIND, "reason": found.reason}
-            subject = subject_of(endpoint)
-            ledger.append(tx, ACTOR, ALARM_CLOSED, subject, data, cause=held["seq"], at_us=moment.at_us)
+            close_episode(tx, endpoint, KIND, found.reason, moment)
     return found
 
 
-def _open(tx: Tx, endpoint: str, found: Verdict, moment: Moment, story: dict[str, Any]) -> None:
-    figures = found.evidence["figures"]
-    data = {
-        "endpoint": endpoint,
-        "alarm": KIND,
-        "reason": found.reason,
-        "days": found.evidence["days"],
-        "figures": figures,
-    }
+def open_episode(tx: Tx, endpoint: str, kind: str, told: Told, moment: Moment) -> int | None:
+    """Open an alarm of a kind and return its event; None, and nothing is done, while one of that kind is open."""
+    if queries.open_alarm(tx, endpoint, kind) is not None:
+        return None
+    shown = {"days": list(told.days), "figures": dict(told.figures)}
+    data = {"endpoint": endpoint, "alarm": kind, "reason": told.reason, **shown}
     seq = ledger.append(tx, ACTOR, ALARM_OPENED, subject_of(endpoint), data, cause=moment.cause, at_us=moment.at_us)
-    alarm = f"alarm_{canonical.digest([endpoint, KIND, moment.at_us])[:26]}"
-    explanation = {**story, "days": found.evidence["days"], **figures}
+    alarm = f"alarm_{canonical.digest([endpoint, kind, moment.at_us])[:26]}"
+    explanation = {**told.explanation, "days": list(told.days), **told.figures}
     tx.execute(
         "INSERT INTO alarms(id, endpoint, kind, opened_us, reason, explanation, clean, seq)"
         " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
-        (alarm, endpoint, KIND, moment.at_us, found.reason, msgspec.json.encode(explanation).decode(), seq),
+        (alarm, endpoint, kind, moment.at_us, told.reason, msgspec.json.encode(explanation).decode(), seq),
+    )
+    return seq
+
+
+def close_episode(tx: Tx, endpoint: str, kind: str, reason: str, moment: Moment) -> int | None:
+    """End the open alarm of a kind and return its event; None where none is open."""
+    held = queries.open_alarm(tx, endpoint, kind)
+    if held is None:
+        return None
+    tx.execute("UPDATE alarms SET closed_us = ? WHERE id = ?", (moment.at_us, held["id"]))
+    data = {"endpoint": endpoint, "alarm": kind, "reason": reason}
+    return ledger.append(
+        tx, ACTOR, ALARM_CLOSED, subject_of(endpoint), data, cause=moment.cause or held["seq"], at_us=moment.at_us
     )
