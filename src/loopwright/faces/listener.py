@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from loopwright.kernel.clock import monotonic_s
 from loopwright.serving.protocols import peers
-from loopwright.serving.protocols.limits import cut
+from loopwright.serving.protocols.limits import bound, cut
 
 _SWEEP_S = 1.0
 _BITE_BYTES = 16 << 10
@@ -77,6 +77,7 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        bound(transport, self.limits.unread_s)
         self.app_state = {**self.app_state, peers.KEY: peers.of_transport(transport)}  # asked of the kernel once
         self._watch = self.loop.call_later(_SWEEP_S, self._look)
         if len(self.connections) > self.limits.connections:

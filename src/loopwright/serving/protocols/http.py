@@ -197,6 +197,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        limits.bound(transport, self._limits.unread_s)
         if not self._server.enter(self):
             self._end(refuse(503, "server.busy", "too many connections"))
 

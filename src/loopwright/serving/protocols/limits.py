@@ -60,6 +60,14 @@ def connections(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _SPARE_FILES))
 
 
+def bound(transport: Any, unread_s: float) -> None:
+    """Have the kernel give up, as we do, on a client that reads nothing: also after we have closed the connection."""
+    made = transport.get_extra_info("socket")
+    if made is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):  # not TCP, or gone already
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unread_s * 1000))
+
+
 def cut(transport: Any) -> None:
     """Reset a connection whose client reads nothing: what it was not sent yet leaves the kernel too."""
     made = transport.get_extra_info("socket")
