@@ -194,6 +194,7 @@ UNKNOWN = Ask({"nonsense": "x"})
 NOTHING = Ask({"endpoint": "nothing"})
 TINY, WHOLE = Ask({"endpoint": "tiny"}), Ask()
 ROWS = {"name": "signals", "since": "2020-01-26", "until": "2020-01-27"}
+ROW = b'{"id": "new", "asked_at": "2098-01-01T00:00:00Z", "x": 0.5, "shop": "north"}\n'
 LABEL = b'{"id": "first", "label": 1}\n'
 
 # what tells one asking of a user or a token from the next
@@ -224,6 +225,7 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
     "audit.seal": (Ask(ready=sealed), UNKNOWN),
     "audit.checkpoint": (Ask({"out": "{door}.txt"}, passing=OF_A_CHAIN), Ask({"out": "no/folder/x.txt"})),
     "data.add": (Ask({"path": "asks.csv"}), Ask({"path": "asks.csv", "as_": "Not A Name"})),
+    "data.add_rows": (Ask({"name": "asks", "body": ROW}), Ask({"name": "asks", "body": b"{"})),
     "data.get": (Ask({"name": "asks"}), Ask({"name": "Not A Name"})),
     "data.get_features": (Ask({"name": "signals"}), Ask({"name": "nothing"})),
     "data.features_rows": (
@@ -290,7 +292,7 @@ def rooms(served: Served) -> Iterator[House]:
         version = made.do("artifacts.get_version", name="tiny", number=1)
         made.names = {"PREDICTION": answer["parameters"]["prediction_id"], "RUN": version.run}
         made.do("project.run_target", params={"trees": 5})
-        for name in ("serving.add_labels",):
+        for name in ("serving.add_labels", "data.add_rows"):
             made.function(house.ops()[name], dict(ASKED[name][0].args))
         made.do("audit.seal")
         yield made

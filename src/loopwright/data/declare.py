@@ -55,7 +55,7 @@ class Data(DataSpec, frozen=True, kw_only=True):
         """What a cached result depends on: the declaration and the bytes."""
         from loopwright.data import service
 
-        return service.fingerprint(space, self)
+        return service.fingerprint(space, self, until_us)
 
 
 class Features(FeaturesSpec, frozen=True, kw_only=True):

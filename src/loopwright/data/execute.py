@@ -6,12 +6,12 @@ two scaled 128-bit integers a value, so that no sum depends on the order of its 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import duckdb
 import msgspec
 
-from loopwright.artifacts.model import Version
-from loopwright.data import expressions, service, sources, sql
+from loopwright.data import expressions, facts, service, sources, sql
 from loopwright.data.model import (
     AsOf,
     Column,
@@ -34,6 +34,7 @@ FOREVER_US = 1 << 62
 _BITS = 96  # of a scaled value's whole part, and as many of the rest; 2^31 of them still fit into 127
 _REST = 2.0**_BITS
 _I, _ID, _AT, _KNOWN, _TIME, _ROW = ('"lw.i"', '"lw.id"', '"lw.at"', '"lw.known"', '"lw.time"', '"lw.row"')
+_TOLD = '"lw.told"'
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -43,13 +44,19 @@ class Span(msgspec.Struct, frozen=True):
     until_us: int = FOREVER_US
     known_before_us: int = FOREVER_US
 
+    @property
+    def facts_us(self) -> int:
+        """The moment from which on no fact can matter to such rows."""
+        return min(self.until_us, self.known_before_us)
+
 
 class Opened(msgspec.Struct, frozen=True):
-    """A source as a table of the connection."""
+    """A source as a table of the connection; `told` when rows that arrived as facts stand behind its version's."""
 
     spec: DataSpec
     table: str
     columns: dict[str, Column]
+    told: bool = False
 
     def column(self, name: str) -> Column:
         """A column of the source.
@@ -73,37 +80,63 @@ class Opened(msgspec.Struct, frozen=True):
     def known(self) -> str:
         """When a row became known, in microseconds; the beginning of time when it always was."""
         column = self.spec.known_column
-        return str(-FOREVER_US) if column is None else self.moment(column)
+        if column is None:
+            return str(-FOREVER_US)
+        return f"coalesce({_TOLD}, {self.moment(column)})" if self.told else self.moment(column)
 
 
 class Executor:
-    """Builds the table `features` (id, at_us, the features) of one declaration in one connection."""
+    """Builds the table `features` (id, at_us, the features) of one declaration in one connection.
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, space: Space, spec: FeaturesSpec) -> None:
+    A source is its version in use and the facts that count as known before `facts_us`.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, space: Space, spec: FeaturesSpec, facts_us: int = FOREVER_US
+    ) -> None:
         self.con = con
         self.spec = spec
         self._space = space
         self._sources: dict[str, Opened] = {}
         for number, source in enumerate(spec.sources):
-            self._sources[source.name] = self.open(source, f"lw.source.{number}", self._needs(source))
+            self._sources[source.name] = self.open(source, f"lw.source.{number}", self._needs(source), facts_us)
         self._base = self._sources[spec.base.name]
         for join in spec.joins:
             self._match(join)
 
-    def open(self, source: DataSpec, table: str, needs: Sequence[str], version: Version | None = None) -> Opened:
-        """Read the columns that are needed of a source's version in use into a table.
+    def open(self, source: DataSpec, table: str, needs: Sequence[str], facts_us: int) -> Opened:
+        """Read the columns that are needed of a source's version in use, then of its facts, into a table.
 
         Raises:
             Invalid: the source lacks one of them.
         """
-        version = version or service.current_version(self._space, source)
+        version = service.current_version(self._space, source)
         columns = {column.name: column for column in service.schema(self._space, version)}
         opened = Opened(source, sql.ident(table), columns)
         require_columns(tuple(columns.values()), source, source.name)
         for name in needs:
             opened.column(name)
         sources.load(self.con, table, service.reading(self._space, version), needs)
-        return opened
+        return msgspec.structs.replace(opened, told=self._tell(opened, needs, facts_us))
+
+    def _tell(self, opened: Opened, needs: Sequence[str], facts_us: int) -> bool:
+        """Put a source's facts behind the rows of its version, each with the moment from which it counts as known."""
+        with self._space.read() as tx:
+            found = facts.scan(tx, opened.spec.name, since_us=-FOREVER_US, until_us=facts_us)
+        if not found or opened.spec.known_column is None:
+            return False
+        self.con.execute(f"ALTER TABLE {opened.table} ADD COLUMN {_TOLD} BIGINT")
+        items = [f"UNNEST(?::BIGINT[]) AS {_TOLD}"]
+        data: list[list[Any]] = [[fact.known_us for fact in found]]
+        for name in needs:
+            column = opened.columns[name]
+            kind = {"time": "BIGINT", "text": "VARCHAR"}.get(column.kind, column.type)
+            item = f"UNNEST(?::{kind}[])"
+            items.append((f"make_timestamp({item})" if column.kind == "time" else item) + f" AS {sql.ident(name)}")
+            data.append([fact.values.get(name) for fact in found])
+        with sources.told(f"the facts of {opened.spec.name} do not fit its newest version", opened.spec.name):
+            self.con.execute(f"INSERT INTO {opened.table} BY NAME SELECT {', '.join(items)}", data)
+        return True
 
     def _match(self, join: Join) -> None:
         """Go on only when the columns that a join compares are of one kind."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from loopwright.artifacts import names
-from loopwright.data import service, text
+from loopwright.data import facts, service, text
 from loopwright.data.model import Added, FeaturesSpec, Written
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.ids import valid_name
@@ -36,6 +36,20 @@ def features_rows(space: Space, actor: str, *, name: str, since: str, until: str
     return training.write_rows(space, service.features_of(space, name), since=since, until=until, out=Path(out))
 
 
+def add_rows(space: Space, actor: str, *, name: str, body: bytes, wait: bool = False) -> facts.Taken:
+    """Add rows to a source as they become known: NDJSON lines of its columns and known_at, all or none.
+
+    Args:
+        name: the source, as the project declares it.
+        body: a line a row, such as {"origin": "JFK", "at": "2013-04-01T05:00:00Z", "temp": 44.1}.
+        wait: answer only when all workers look the rows up.
+    """
+    taken = facts.add(space, actor, name, body)
+    if wait:
+        facts.show(space)
+    return taken
+
+
 OPS = [
     Op(
         fn=add,
@@ -47,6 +61,13 @@ OPS = [
         reads="path",
         repeatable=True,
         render=text.render,
+    ),
+    Op(
+        fn=add_rows,
+        http="POST /api/v1/data/{name}/rows",
+        action="data.add",
+        subject="name:{name}",
+        repeatable=True,
     ),
     Op(fn=get, http="GET /api/v1/data/{name}", action="data.read", subject="name:{name}", render=text.render),
     Op(fn=get_features, http="GET /api/v1/features/{name}", action="features.read", subject="features:{name}"),

@@ -1,6 +1,5 @@
 """The tables of the data room: what each version was found to be, what was declared, and a stat cache of files."""
 
-
 import msgspec
 
 from loopwright.data.model import Contract, DataSpec, FeaturesSpec, Finding
@@ -15,6 +14,14 @@ MIGRATIONS = [
       path TEXT PRIMARY KEY, size_bytes BIGINT NOT NULL, modified_ns BIGINT NOT NULL, changed_ns BIGINT NOT NULL,
       inode BIGINT NOT NULL, digest TEXT NOT NULL, hashed_at_us BIGINT NOT NULL);
     CREATE TABLE feature_sets(name TEXT PRIMARY KEY, declaration TEXT NOT NULL)
+    """,
+    """
+    CREATE TABLE facts(
+      seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, known_us BIGINT NOT NULL, time_us BIGINT,
+      about TEXT NOT NULL, body TEXT NOT NULL, digest TEXT NOT NULL);
+    CREATE UNIQUE INDEX facts_once ON facts(name, digest);
+    CREATE INDEX facts_known ON facts(name, known_us, seq);
+    CREATE INDEX facts_about ON facts(name, about, seq)
     """,
 ]
 
@@ -65,6 +72,21 @@ def find_version(tx: Tx, name: str, number: int) -> Known | None:
         msgspec.json.decode(row["contract"], type=Contract),
         msgspec.json.decode(row["findings"], type=tuple[Finding, ...]),
     )
+
+
+def newest_declaration(tx: Tx, name: str) -> DataSpec | None:
+    """The declaration that a source's newest version was added with, or None."""
+    text = tx.value("SELECT declaration FROM data_versions WHERE name = ? ORDER BY number DESC LIMIT 1", (name,))
+    return None if text is None else msgspec.json.decode(text, type=DataSpec | None)
+
+
+def facts_state(tx: Tx, name: str, until_us: int) -> list[int]:
+    """What tells two states of a source's facts known before a moment apart: how many they are, and the last."""
+    row = tx.one(
+        "SELECT COUNT(*) AS n, COALESCE(MAX(seq), 0) AS last FROM facts WHERE name = ? AND known_us < ?",
+        (name, until_us),
+    )
+    return [0, 0] if row is None else [row["n"], row["last"]]
 
 
 def put_stat(tx: Tx, path: str, stat: Stat, digest: str, hashed_at_us: int) -> None:

@@ -150,9 +150,13 @@ def reading(space: Space, version: Version) -> str:
     return sources.reading(path, found.format, found.delimiter)
 
 
-def fingerprint(space: Space, data: DataSpec) -> dict[str, Any]:
-    """What a cached result depends on: the declaration and the bytes."""
-    return {"declaration": msgspec.to_builtins(_plain(data)), "digest": current_version(space, data).digest}
+def fingerprint(space: Space, data: DataSpec, until_us: int) -> dict[str, Any]:
+    """What a cached result depends on: the declaration, the bytes, and the facts known before a moment."""
+    return {
+        "declaration": msgspec.to_builtins(_plain(data)),
+        "digest": current_version(space, data).digest,
+        **_told(space, [data], until_us),
+    }
 
 
 def features_fingerprint(space: Space, spec: FeaturesSpec, until_us: int) -> dict[str, Any]:
@@ -162,7 +166,15 @@ def features_fingerprint(space: Space, spec: FeaturesSpec, until_us: int) -> dic
         "declaration": msgspec.to_builtins(spec),
         "digests": {source.name: current_version(space, source).digest for source in spec.sources},
         "log": None if reader is None else reader.state(space, spec.name, until_us),
+        **_told(space, spec.sources, until_us),
     }
+
+
+def _told(space: Space, specs: Sequence[DataSpec], until_us: int) -> dict[str, Any]:
+    with space.read() as tx:
+        told = {spec.name: queries.facts_state(tx, spec.name, until_us) for spec in specs}
+    told = {name: state for name, state in told.items() if state[0]}
+    return {"facts": told} if told else {}
 
 
 def declare_features(space: Space, actor: str, spec: FeaturesSpec) -> bool:

@@ -54,7 +54,7 @@ def rows(
     pandas = _pandas()
     span = _span(space, since, until, known_before)
     with contextlib.closing(sources.connect(space.home / "tmp")) as con:
-        Executor(con, space, spec).build(span)
+        Executor(con, space, spec, span.facts_us).build(span)
         frame = con.execute("SELECT id, make_timestamp(at_us) AS time, * EXCLUDE (id, at_us) FROM features").df()
     return _shaped(pandas, frame, spec.outputs).set_index("id")
 
@@ -72,7 +72,7 @@ def write_rows(space: Space, spec: FeaturesSpec, *, since: str | int, until: str
     con = sources.connect(space.home / "tmp")
     options = "FORMAT parquet, COMPRESSION zstd" if kind == "parquet" else "FORMAT csv, HEADER true"
     with contextlib.closing(con), fresh_file(out) as fresh:
-        Executor(con, space, spec).build(span)
+        Executor(con, space, spec, span.facts_us).build(span)
         con.execute(
             f"COPY (SELECT id, make_timestamp(at_us) AS time, * EXCLUDE (id, at_us) FROM features)"
             f" TO {sql.literal(str(fresh))} ({options})"
@@ -129,8 +129,9 @@ def _history(con: duckdb.DuckDBPyConnection, space: Space, spec: FeaturesSpec, a
     reader = logged.log_reader()
     first_us = None if reader is None else reader(space, con, spec.name, until_us)
     history_us = until_us if first_us is None else min(first_us, until_us)
-    executor = Executor(con, space, spec)
-    executor.build(Span(until_us=history_us, known_before_us=until_us))
+    span = Span(until_us=history_us, known_before_us=until_us)
+    executor = Executor(con, space, spec, span.facts_us)
+    executor.build(span)
     whole, label = _labels(executor, ask, until_us)
     names = ", ".join(sql.ident(name) for name in spec.outputs)
     con.execute(
@@ -159,7 +160,9 @@ def _labels(executor: Executor, ask: Ask, until_us: int) -> tuple[bool, str]:
         )
     if len(spec.key) != 1:
         raise Invalid(f"the labels {spec.name} need one key column, the request id", code="data.key", field="labels")
-    source = executor.open(spec, "lw.labels", list(dict.fromkeys([spec.key[0], spec.known_column, ask.target])))
+    source = executor.open(
+        spec, "lw.labels", list(dict.fromkeys([spec.key[0], spec.known_column, ask.target])), until_us
+    )
     target = source.column(ask.target)
     whole = target.kind == "bool" or (target.kind == "number" and sql.is_whole(target.type))
     value = "VARCHAR" if target.kind == "text" else "DOUBLE"
