@@ -52,6 +52,7 @@ EVENTS_IN = (
     "serving.model",
     "monitors.model",
     "releases.model",
+    "monitors.feed_model",
     "audit.model",
     "loop.model",
     "project.model",
@@ -71,7 +72,7 @@ OPS_IN = (
     "audit.ops",
     "project.ops",
 )
-JOBS_IN = ("serving.seal", "monitors.blocks", "monitors.windows", "releases.evidence", "loop.jobs")
+JOBS_IN = ("serving.seal", "monitors.blocks", "monitors.windows", "monitors.feeds", "releases.evidence", "loop.jobs")
 ROOTS_IN = (
     "artifacts.names",
     "runs.queries",
@@ -141,6 +142,8 @@ def plug() -> None:
 
 def _codec() -> Any:
     return _module("models.service").CODEC
+    _module("serving.held").set_held_reader(lambda tx, endpoint: _module("monitors.feeds").held_spans(tx, endpoint))
+    _module("loop.notify").set_senders(lambda kind: _module(f"bridges.{kind}").send)
 
 
 class _LogReader:

@@ -8,6 +8,7 @@ import pytest
 from world import World
 
 from loopwright import house
+from loopwright.loop import moments
 from loopwright.loop import service as loop
 from loopwright.serving import watermark
 from loopwright.store import clock as clocks
@@ -32,12 +33,12 @@ def test_a_block_closes_when_every_live_host_has_sealed_what_is_older(world: Wor
     for each in (space, second):
         watermark.enter(each)
         watermark.report(each, 60, -1, None)
-    due = loop.next_moment(space)
-    assert due is not None
+    with space.read() as tx:
+        due = next(each.at_us for each in moments.all_due(tx) if each.work == "close")
     space.write(lambda tx: clocks.advance(tx, "replay", due))
     watermark.report(space, 60, -1, None)
     assert list(loop.settle(space, world.submit)) == []
     assert len(loop.awaited(space)) == 1, "the other has not said how it stands at that moment"
     watermark.report(second, 60, -1, None)
     assert loop.awaited(space) == []
-    assert [done.work for done in loop.settle(space, world.submit)][:1] == ["close"]
+    assert "close" in [done.work for done in loop.settle(space, world.submit)]

@@ -105,7 +105,7 @@ def test_the_state_says_what_comes_next(lived: World) -> None:
         ("2013-04-24T04:00:00Z", "close"),
         ("2013-04-29T04:00:00Z", "train"),
     ]
-    assert loop.next_moment(lived.space) == parse_time("2013-04-24T04:00:00Z")
+    assert loop.next_moment(lived.space) == parse_time("2013-04-23T08:00:00Z"), "its feeds are looked at between"
 
 
 def test_a_loop_that_is_killed_after_every_write_decides_the_same(lived: World, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_training_that_fails_is_told_and_the_loop_goes_on(world: World, monkey
     failed = [text for text in world.sentences() if text.startswith("the training of demo failed")]
     assert len(failed) == 1
     assert "no space left" in failed[0]
-    assert loop.next_moment(world.space) == parse_time("2013-04-09T04:00:00Z")
+    assert loop.next_moment(world.space) == parse_time("2013-04-08T08:00:00Z")
 
 
 def test_rollback_of_a_canary_and_of_a_champion(world: World) -> None:
@@ -334,6 +334,7 @@ def test_what_is_due_is_in_order(world: World) -> None:
     with world.space.read() as tx:
         due = moments.all_due(tx)
     assert [(d.work, d.at_us) for d in due] == [
+        ("feeds", parse_time("2013-04-01T08:00:00Z")),
         ("close", parse_time("2013-04-02T04:00:00Z")),
         ("cycle", parse_time("2013-04-08T04:00:00Z")),
     ]

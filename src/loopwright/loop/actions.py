@@ -11,7 +11,7 @@ from loopwright.kernel.times import HOUR, add_days, format_duration, format_time
 from loopwright.kernel.verdict import Verdict
 from loopwright.loop import jobs, model, moments, queries
 from loopwright.loop.model import Cycle, Due
-from loopwright.monitors import blocks, windows
+from loopwright.monitors import blocks, feeds, windows
 from loopwright.releases import desk as desks
 from loopwright.releases import gates, machine, moves, service, work
 from loopwright.releases import model as releases_model
@@ -34,6 +34,8 @@ def perform(space: Space, due: Due, submit: Submit | None) -> None:
         desk = desks.find(tx, due.endpoint)
     if due.work == "close":
         _close(space, desk, due.key, submit)
+    elif due.work == "feeds":
+        _feeds(space, desk, due.at_us, submit)
     elif due.work == "look":
         _look(space, desk, due, submit)
     else:
@@ -63,6 +65,20 @@ def _close(space: Space, desk: Desk, day: str, submit: Submit | None) -> None:
     except JobFailed as error:
         reason = error.message
         space.write(lambda tx: blocks.give_up(tx, ask, reason))
+
+
+def _feeds(space: Space, desk: Desk, at_us: int, submit: Submit | None) -> None:
+    """Look at the feeds; what needs the log or the history is a job, and one that fails leaves it to the next look."""
+    if not feeds.needs_job(space, desk.name, desk.calendar.close(desk.calendar.closed_by(at_us)), at_us):
+        feeds.look(space, desk.name, at_us)
+        return
+    args = {"endpoint": desk.name, "at_us": at_us}
+    action_id = canonical.digest(["feeds", desk.name, at_us])
+    try:
+        work.do(space, work.Task(action_id=action_id, kind=feeds.FEEDS, args=args), submit)
+    except JobFailed as error:
+        reason = error.message
+        space.write(lambda tx: feeds.give_up(tx, desk.name, at_us, reason))
 
 
 def _look(space: Space, desk: Desk, due: Due, submit: Submit | None) -> None:

@@ -8,7 +8,7 @@ from loopwright.kernel.event import EventKind
 from loopwright.monitors.model import Alarm, ClosedDay
 from loopwright.releases.model import Hold, Reign, Rollout
 
-Work = Literal["close", "look", "cycle"]
+Work = Literal["feeds", "close", "look", "cycle"]
 CycleState = Literal["train", "gate", "done"]
 
 
@@ -33,7 +33,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     """Something that waits for a moment.
 
     Args:
-        rank: order among equal moments: blocks, then roll-outs, then the weekly work.
+        rank: order among equal moments: feeds, then blocks, then roll-outs, then the weekly work.
         key: the day, the roll-out's id, or nothing.
         what: what would be done, for people.
     """

@@ -3,6 +3,7 @@
 from loopwright.kernel.times import add_days
 from loopwright.loop import queries
 from loopwright.loop.model import Due
+from loopwright.monitors import feed_queries, feeds
 from loopwright.monitors import queries as monitors
 from loopwright.releases import desk as desks
 from loopwright.releases import machine
@@ -11,7 +12,7 @@ from loopwright.releases.desk import Desk
 from loopwright.releases.model import Rollout
 from loopwright.store.database import Tx
 
-CLOSE, LOOK, CYCLE = 0, 1, 2
+FEEDS, CLOSE, LOOK, CYCLE = 0, 1, 2, 3
 
 
 def all_due(tx: Tx) -> list[Due]:
@@ -21,7 +22,7 @@ def all_due(tx: Tx) -> list[Due]:
 
 
 def of(tx: Tx, desk: Desk) -> list[Due]:
-    """What waits on one endpoint: its next block, its roll-outs, its weekly work."""
+    """What waits on one endpoint: its feeds, its next block, its roll-outs, its weekly work."""
     first = releases.first_reign(tx, desk.name)
     if first is None:
         return []
@@ -34,7 +35,18 @@ def of(tx: Tx, desk: Desk) -> list[Due]:
         for r in releases.open_rollouts(tx, desk.name)
         if r.next_us is not None
     ]
-    return [close, *looks, _cycle(tx, desk, first.since_us)]
+    return [*_feeds(tx, desk, first.since_us), close, *looks, _cycle(tx, desk, first.since_us)]
+
+
+def _feeds(tx: Tx, desk: Desk, first_us: int) -> list[Due]:
+    """Feeds are looked at some times a day, once when a block closes: before it, and before whatever learns from it."""
+    if desk.spec.features is None:
+        return []
+    after_us = max(feed_queries.looked_us(tx, desk.name) or first_us, first_us)
+    close_us = desk.calendar.close(desk.calendar.closed_by(after_us))
+    step_us = close_us + ((after_us - close_us) // feeds.EVERY_US + 1) * feeds.EVERY_US
+    at_us = min(step_us, desk.calendar.next_close(after_us))
+    return [Due(at_us=at_us, rank=FEEDS, endpoint=desk.name, work="feeds", key="", what="look at the feeds")]
 
 
 def next_day(tx: Tx, desk: Desk, first_us: int) -> str:

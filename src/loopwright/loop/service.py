@@ -103,7 +103,7 @@ def state(space: Space, endpoint: str) -> EndpointState:
             champion=releases.champion(tx, endpoint),
             reigns=releases.reigns(tx, endpoint),
             rollouts=releases.open_rollouts(tx, endpoint),
-            next=[Next(at=format_time(d.at_us), what=d.what) for d in due],
+            next=[Next(at=format_time(d.at_us), what=d.what) for d in due if d.work != "feeds"],
             holds=releases.holds(tx, endpoint),
             open_alarms=monitors.alarms(tx, endpoint, still_open=True),
             last_closed=monitors.last_closed(tx, endpoint),

@@ -33,6 +33,16 @@ MIGRATIONS = [
       endpoint TEXT PRIMARY KEY, skill DOUBLE PRECISION, detail TEXT NOT NULL, at_us BIGINT NOT NULL);
     CREATE TABLE guard_windows(action_id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, result TEXT NOT NULL)
     """,
+    """
+    CREATE TABLE feed_looks(endpoint TEXT PRIMARY KEY, looked_us BIGINT NOT NULL);
+    CREATE TABLE feed_states(
+      endpoint TEXT NOT NULL, source TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (endpoint, source));
+    CREATE TABLE feed_episodes(
+      id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, source TEXT NOT NULL, column_name TEXT NOT NULL,
+      what TEXT NOT NULL, opened_us BIGINT NOT NULL, closed_us BIGINT, since_us BIGINT NOT NULL, until_us BIGINT,
+      holds INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, seq BIGINT NOT NULL);
+    CREATE INDEX feed_episodes_endpoint ON feed_episodes(endpoint, opened_us)
+    """,
 ]
 
 _BLOCK_FIELDS, _DAY_FIELDS, _PAIR_FIELDS = (kind.__struct_fields__ for kind in (Block, ClosedDay, BlockPair))

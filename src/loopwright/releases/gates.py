@@ -1,6 +1,6 @@
 """The gate: what it looks at, what it says of a version, and the verdicts that it leaves behind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,9 +11,10 @@ from loopwright.artifacts.model import Version
 from loopwright.checks import verdicts
 from loopwright.checks.scores import skill
 from loopwright.data import queries as data
-from loopwright.kernel.times import format_duration
+from loopwright.kernel.times import add_days, format_duration
 from loopwright.kernel.verdict import Verdict
 from loopwright.models import service as models
+from loopwright.monitors import feeds
 from loopwright.monitors import queries as monitors
 from loopwright.releases import queries
 from loopwright.releases import recipe as rules
@@ -21,6 +22,8 @@ from loopwright.releases.desk import Desk
 from loopwright.releases.model import Floor, GateResult, KnownInTime
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
+
+_REACH = 2  # days that are held are made up for by older ones, no further back than twice the window
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,17 +67,28 @@ def floor_of(desk: Desk) -> Floor | None:
 
 
 def book(tx: Tx, desk: Desk) -> rules.Book:
-    """The blocks and pairs of the days that a gate may look at."""
-    last = monitors.closed_days(tx, desk.name)[-desk.recipe.window_blocks :]
+    """The blocks and pairs of the days that a gate may look at: the last ones, and older ones for those held."""
+    last = monitors.closed_days(tx, desk.name)[-_REACH * desk.recipe.window_blocks :]
     if not last:
         return rules.Book([], [])
-    since = last[0].day
-    return rules.Book(monitors.blocks(tx, desk.name, since=since), monitors.pairs(tx, desk.name, since=since))
+    return whole_book(tx, desk, last[0].day)
 
 
 def whole_book(tx: Tx, desk: Desk, since: str) -> rules.Book:
-    """The blocks and pairs from a day on."""
-    return rules.Book(monitors.blocks(tx, desk.name, since=since), monitors.pairs(tx, desk.name, since=since))
+    """The blocks and pairs from a day on, without the days on which a request could see a broken feed."""
+    blocks, pairs = monitors.blocks(tx, desk.name, since=since), monitors.pairs(tx, desk.name, since=since)
+    held = _held_days(desk, feeds.held_spans(tx, desk.name), {block.day for block in blocks})
+    return rules.Book([b for b in blocks if b.day not in held], [p for p in pairs if p.day not in held])
+
+
+def _held_days(desk: Desk, spans: Sequence[tuple[int, int | None]], days: Iterable[str]) -> set[str]:
+    """The days that a span touches."""
+    start = desk.calendar.start
+    return {
+        day
+        for day in days
+        if any(since < start(add_days(day, 1)) and (until is None or until > start(day)) for since, until in spans)
+    }
 
 
 def first(tx: Tx, desk: Desk, package: Package, twin: TwinScore | None) -> GateResult:

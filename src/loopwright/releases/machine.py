@@ -80,6 +80,8 @@ def _shadow(rollout: Rollout, recipe: WarmRecipe, calendar: Calendar, at_us: int
     if closed < add_days(rollout.first_day, recipe.own_blocks - 1):
         return _later(rollout, "quiet", calendar.next_close(at_us), verdict)
     if verdict.outcome == "unknown":
+        if seen.held:  # the days of a hold are no evidence, so they do not count against it either
+            return _later(rollout, "held", calendar.next_close(at_us), verdict)
         if closed < add_days(rollout.first_day, recipe.own_blocks - 1 + recipe.own_more):
             return _later(rollout, "wait", calendar.next_close(at_us), verdict)
         return _done(rollout, "refuse", verdict)

@@ -94,6 +94,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         step: place in the canary's shares; -1 before the first.
         since_us: when the phase or step began; `next_us` when it is looked at next (None when done).
         first_day: the calendar day of its first own block; in the watch, of the promotion.
+        outcome: of a watch, how the place was won (`promoted`, `overridden`); of what is done, how it ended.
+        request: the approval that it waits for, or was given.
     """
 
     id: str
@@ -108,10 +110,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     opened_us: int
     cause: int | None
     outcome: str = ""
+    request: str = ""
 
 
 class Reign(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that held the place, from when to when, and how it lost it (`promoted`, `rolled-back`)."""
+    """A version that held the place, from when to when, and how it lost it (`promoted`, `rolled-back`, `overridden`)."""
 
     version: int
     since_us: int
@@ -128,7 +131,10 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """A stop on training, gate and promotion of an endpoint; `note` is the digest of the reason."""
+    """A stop on training, gate and promotion of an endpoint; `note` is the digest of a reason that somebody typed.
+
+    A broken feed holds by itself (`kind` feed), says why in `reason`, and ends with its episode.
+    """
 
     endpoint: str
     kind: str
@@ -136,6 +142,17 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     placed_us: int
     note: str
     lifted_us: int | None = None
+    reason: str = ""
+
+
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that was rolled back: it, and any version of the same bytes, is no candidate again by itself."""
+
+    endpoint: str
+    version: int
+    digest: str
+    at_us: int
+    reason: str
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +226,29 @@ WATCH_ENDED = EventKind(
     True,
     ("version", "replaced", "verdict", "figures"),
 )
+OVERRIDDEN = EventKind(
+    "release.overridden@1",
+    "{model}@{version} was put in the place of {model}@{replaced} by hand, past the gate: {reason}",
+    True,
+    ("version", "replaced"),
+)
+QUARANTINED = EventKind(
+    "version.quarantined@1",
+    "{model}@{version} is no candidate again by itself: {reason}",
+    True,
+    ("version",),
+)
+APPROVAL_REQUESTED = EventKind(
+    "approval.requested@1",
+    "{model}@{version} waits for somebody with the role {role} to approve it: {reason}",
+    True,
+    ("version", "champion"),
+)
+APPROVAL_GIVEN = EventKind("approval.given@1", "{model}@{version} was approved", True, ("version",))
+APPROVAL_DENIED = EventKind("approval.denied@1", "{model}@{version} was not approved: {reason}", True, ("version", "why"))
+PAUSED = EventKind("endpoint.paused@1", "{endpoint} is paused: no training, no gate, no promotion", True, ("hold",))
+RESUMED = EventKind("endpoint.resumed@1", "{endpoint} goes on", True, ("hold",))
+# as pausing and resuming were called before
 HOLD_PLACED = EventKind("hold.placed@1", "{endpoint} is held: no training, no gate, no promotion", True, ("hold",))
 HOLD_LIFTED = EventKind("hold.lifted@1", "the hold on {endpoint} was lifted", True, ("hold",))
 WORK_HELD = EventKind("work.held@1", "{work} of {endpoint} was skipped: it is held", True, ("work", "hold"))
@@ -225,6 +265,13 @@ EVENTS = [
     ABORTED,
     ROLLED_BACK,
     WATCH_ENDED,
+    OVERRIDDEN,
+    QUARANTINED,
+    APPROVAL_REQUESTED,
+    APPROVAL_GIVEN,
+    APPROVAL_DENIED,
+    PAUSED,
+    RESUMED,
     HOLD_PLACED,
     HOLD_LIFTED,
     WORK_HELD,

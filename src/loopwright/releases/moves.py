@@ -101,7 +101,7 @@ def _data(desk: Desk, move: Move, digest: str) -> dict[str, Any]:
 
 def say_held(tx: Tx, desk: Desk, work: str, at_us: int, *, cause: int | None = None) -> int:
     """Write that something was skipped because of a hold."""
-    kinds = ",".join(hold.kind for hold in queries.holds(tx, desk.name))
+    kinds = ",".join(dict.fromkeys(hold.kind for hold in queries.holds(tx, desk.name)))
     data = {"endpoint": desk.name, "work": work, "hold": kinds}
     return ledger.append(tx, ACTOR, model.WORK_HELD, desk.subject, data, cause=cause, at_us=at_us)
 

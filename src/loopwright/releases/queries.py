@@ -4,6 +4,7 @@ import msgspec
 
 from loopwright.kernel import canonical
 from loopwright.kernel.verdict import Verdict
+from loopwright.monitors import feed_queries
 from loopwright.releases.model import Hold, Reign, Rollout, Training
 from loopwright.store.database import Row, Tx, as_struct, as_text
 
@@ -155,9 +156,14 @@ def under_way(tx: Tx, endpoint: str) -> Rollout | None:
 def holds(tx: Tx, endpoint: str) -> list[Hold]:
     """The holds that are in force."""
     rows = tx.query("SELECT * FROM holds WHERE endpoint = ? AND lifted_us IS NULL ORDER BY seq", (endpoint,))
-    return [
+    placed = [
         Hold(endpoint=endpoint, kind=r["kind"], actor=r["actor"], placed_us=r["placed_us"], note=r["note"])
         for r in rows
+    ]
+    broken = [episode for episode in feed_queries.episodes(tx, endpoint, still_open=True) if episode.holds]
+    return placed + [
+        Hold(endpoint=endpoint, kind="feed", actor="loop", placed_us=e.opened_us, note="", reason=e.reason)
+        for e in broken
     ]
 
 

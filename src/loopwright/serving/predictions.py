@@ -10,7 +10,7 @@ import msgspec
 from loopwright.access.service import local_actor, require
 from loopwright.kernel.errors import NotFound
 from loopwright.kernel.times import DAY
-from loopwright.serving import labels, record, routes
+from loopwright.serving import held, labels, record, routes, subjects
 from loopwright.serving.columns import FIXED, Batch, gather, quoted
 from loopwright.serving.labels import Label
 from loopwright.serving.model import SealedLog
@@ -356,7 +356,9 @@ class LogReader:
             inputs = [f"{quoted(name)} AS {quoted(name[3:])}" for name in columns if name.startswith("in_")]
             wanted = ", ".join(["request_id AS id", "at_us", *inputs, "label", "label_known_us"])
             part = f"logged_{number}"
-            con.execute(f"CREATE OR REPLACE TEMP TABLE {part} AS SELECT {wanted} FROM judged WHERE label IS NOT NULL")
+            left_out = [f"NOT ({_between(*span)})" for span in self._held(space, endpoint)]
+            where = " AND ".join(["label IS NOT NULL", *left_out])
+            con.execute(f"CREATE OR REPLACE TEMP TABLE {part} AS SELECT {wanted} FROM judged WHERE {where}")
             parts.append(f"SELECT * FROM {part}")
         if not firsts:
             return None
@@ -376,8 +378,13 @@ class LogReader:
         return [spec.name for spec in routes.endpoints(space) if spec.features == features]
 
 
+            out[-1] += self._held(space, endpoint)
 def count(space: Space, endpoint: str, until_us: int) -> int:
     """How many rows of an endpoint lie before a moment, repeats included.
+    def _held(self, space: Space, endpoint: str) -> held.Spans:
+        with space.read() as tx:
+            return held.spans(tx, endpoint)
+
 
     Files that lie before it whole are counted by what is known of them, so that a cached step opens no DuckDB.
     """
