@@ -5,11 +5,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from loopwright.faces.recorded import Input, Recording, Span
+from loopwright.faces.recorded import Asked, Files, Input, Recording, Span
 from loopwright.kernel.errors import Invalid, LoopwrightError, NotFound
 from loopwright.kernel.times import HOUR, parse_time
 
 INPUTS = [Input("x", "FP64"), Input("n", "INT64"), Input("s", "BYTES"), Input("b", "BOOL")]
+ASKED = Asked(INPUTS, [])
 START = parse_time("2020-01-01T00:00:00Z")
 REQUESTS = """id,time,x,n,s,b,more
 3,2020-01-01T02:00:00Z,0.5,1,u,true,m
@@ -27,7 +28,7 @@ LABELS = """id,label,known_at
 def recording(folder: Path, requests: str = REQUESTS, labels: str = LABELS) -> Recording:
     (folder / "requests.csv").write_text(requests)
     (folder / "labels.csv").write_text(labels)
-    return Recording(folder / "requests.csv", folder / "labels.csv", INPUTS)
+    return Recording(Files(folder / "requests.csv", folder / "labels.csv"), ASKED)
 
 
 def test_requests_come_by_time(tmp_path: Path) -> None:
@@ -57,8 +58,8 @@ def test_parquet_with_other_time_types(tmp_path: Path) -> None:
         rows = f"SELECT 7 AS id, CAST('2020-01-01' AS {kind}) AS time, 1 AS x, 2 AS n, 's' AS s, true AS b"
         con.sql(rows).write_parquet(str(tmp_path / f"{name}.parquet"))
         (tmp_path / "labels.csv").write_text(LABELS)
-        found = Recording(tmp_path / f"{name}.parquet", tmp_path / "labels.csv", INPUTS)
-        assert found.requests(START, START + 1) == [("7", START, (1.0, 2, "s", True))]
+        found = Recording(Files(tmp_path / f"{name}.parquet", tmp_path / "labels.csv"), ASKED)
+        assert found.requests(START, START + 1) == [("7", START, None, (1.0, 2, "s", True))]
 
 
 @pytest.mark.parametrize(
@@ -85,11 +86,47 @@ def test_errors_name_file_and_column(tmp_path: Path, requests: str, labels: str,
 def test_missing_and_strange_files(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(LABELS)
     with pytest.raises(NotFound):
-        Recording(tmp_path / "none.csv", tmp_path / "labels.csv", INPUTS)
+        Recording(Files(tmp_path / "none.csv", tmp_path / "labels.csv"), ASKED)
     (tmp_path / "r.xlsx").write_text("")
     with pytest.raises(Invalid):
-        Recording(tmp_path / "r.xlsx", tmp_path / "labels.csv", INPUTS)
+        Recording(Files(tmp_path / "r.xlsx", tmp_path / "labels.csv"), ASKED)
     (tmp_path / "r.parquet").write_text("not parquet")
     with pytest.raises(LoopwrightError) as caught:
-        Recording(tmp_path / "r.parquet", tmp_path / "labels.csv", INPUTS)
+        Recording(Files(tmp_path / "r.parquet", tmp_path / "labels.csv"), ASKED)
     assert "r.parquet" in caught.value.message
+
+
+def test_a_file_may_hold_what_features_are_looked_up_by_and_whom_a_request_is_about(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(LABELS)
+    (tmp_path / "asks.csv").write_text(
+        "id,time,place,due,plane\n1,2020-01-01,north,2020-01-01T03:00:00,N1\n2,2020-01-02,south,,\n"
+    )
+    asked = Asked(INPUTS, [Input("place", "BYTES"), Input("due", "BYTES")])
+    found = Recording(Files(tmp_path / "asks.csv", tmp_path / "labels.csv", subject="plane"), asked)
+    first, second = found.requests(START, START + 48 * HOUR)
+    assert (first.subject, first.values) == ("plane=N1", ("north", "2020-01-01T03:00:00.000000Z"))
+    assert (second.subject, second.values) == (None, ("south", None))
+    assert found.left_out == []
+    whole = recording(tmp_path)
+    assert whole.inputs == INPUTS, "a file that has the whole row sends the whole row"
+
+
+def test_facts_come_by_when_they_became_known_and_in_the_order_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(LABELS)
+    (tmp_path / "requests.csv").write_text(REQUESTS)
+    (tmp_path / "weather.csv").write_text(
+        "place,at,temp\nb,2020-01-01T01:00:00,3\na,2020-01-01T01:00:00,\na,2020-01-01T00:00:00,1\n"
+    )
+    facts = {"weather": (tmp_path / "weather.csv", "at")}
+    found = Recording(Files(tmp_path / "requests.csv", tmp_path / "labels.csv", facts), ASKED)
+    first, then = found.told(START, START + HOUR)["weather"], found.told(START + 1, START + HOUR + 1)["weather"]
+    assert first == [(START, b'{"place":"a","at":"2020-01-01T00:00:00.000000Z","temp":1}')]
+    assert [line for _, line in then] == [
+        b'{"place":"b","at":"2020-01-01T01:00:00.000000Z","temp":3}',
+        b'{"place":"a","at":"2020-01-01T01:00:00.000000Z","temp":null}',
+    ]
+    with pytest.raises(Invalid) as caught:
+        Recording(
+            Files(tmp_path / "requests.csv", tmp_path / "labels.csv", {"weather": (facts["weather"][0], "x")}), ASKED
+        )
+    assert caught.value.field == "x"

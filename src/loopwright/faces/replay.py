@@ -1,7 +1,7 @@
-"""`lw replay`: sends recorded requests and labels at their own times and moves the Space's clock in stops.
+"""`lw replay`: sends recorded requests, labels and facts at their own times and moves the Space's clock in stops.
 
-In each stop: every request before the next moment for which something waits, each on its own over HTTP; the labels
-that are known by then; then the clock. It knows no rule of the loop: what is due, the server says.
+In each stop, hour by hour: the facts of the hour, then its requests, each on its own over HTTP, while the next hour's
+facts go ahead; then the labels that are known by then; then the clock. What is due, the server says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise, zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +24,14 @@ import msgspec
 from loopwright.faces import client, output, processes, up
 from loopwright.faces.client import Client
 from loopwright.kernel.clock import monotonic_s
-from loopwright.kernel.errors import Conflict, Invalid, NotFound, Unavailable
+from loopwright.kernel.errors import Conflict, Invalid, Unavailable
 from loopwright.kernel.ids import valid_name
-from loopwright.kernel.times import DAY, add_days, day_of, day_start, format_time, parse_time
+from loopwright.kernel.times import DAY, HOUR, add_days, day_of, day_start, format_time, parse_time
 from loopwright.project import server
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
-    from loopwright.faces.recorded import Label, Recording, Request
+    from loopwright.faces.recorded import Files, Label, Recording, Request
     from loopwright.faces.rooms import House
     from loopwright.store.space import Space
 
@@ -74,6 +78,7 @@ class Summary(msgspec.Struct, kw_only=True):
     failed: int = 0
     repeated: int = 0
     labels: int = 0
+    facts: int = 0
     too_early: int = 0
     missed: int = 0
     left_out: list[str] = []
@@ -86,6 +91,8 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 Watcher = Callable[[Summary], None]
+Facts = dict[str, list[tuple[int, bytes]]]
+Pause = tuple[int, Callable[[], None]]  # something that is done while the clock stands at a moment
 
 
 def silent(summary: Summary) -> None:
@@ -100,6 +107,7 @@ class Replay:
 
         self.root = root
         self.watcher: Watcher = silent
+        self.pauses: list[Pause] = []
         self.order, self.recording = order, recording
         self.summary = Summary(endpoint=order.endpoint, seed=order.seed, left_out=recording.left_out)
         self._control = Client(where.control_url, timeout_s=None)
@@ -107,7 +115,7 @@ class Replay:
         self._sender = Sender(where.data_url, CONNECTIONS)
         self._head = self._sender.head("POST", f"/v2/models/{order.endpoint}/infer")
         self._began_s = 0.0
-        self._from_us = 0
+        self._from_us = self._told_us = 0
 
     async def run(self) -> Summary:
         """Go on from where the Space's clock stands until all is sent and the last labels are judged."""
@@ -119,16 +127,18 @@ class Replay:
             self.summary.too_early = self.recording.span(-(2**62), start).requests
             self._look_back(start, now)
             span = self.recording.span(start, end)
-            self._began_s, self._from_us = monotonic_s(), now
+            self._began_s, self._from_us, self._told_us = monotonic_s(), now, now
             last = max(span.last_us, span.last_known_us)
+            clock = await self._pause(clock)
             while not (now > last and await self._judged(last)):
                 following = clock["next"] and parse_time(clock["next"])
                 stop = self._stop_after(now, following, last + 1)
                 if stop is None:
                     break
+                stop = min([stop, *(at_us for at_us, _ in self.pauses)])
                 await self._stop(now, stop, (start, end))
                 self._note("settles")
-                clock = await self._advance(stop)
+                clock = await self._pause(await self._advance(stop))
                 now = parse_time(clock["now"])
                 self.summary.clock, self.summary.stops = clock["now"], self.summary.stops + 1
                 self.summary.share = round(min(1.0, (now - start) / (last - start)), 4)
@@ -138,6 +148,14 @@ class Replay:
             self._sender.close()
             self._control.abort()
         return self.summary
+
+    async def _pause(self, clock: dict[str, Any]) -> dict[str, Any]:
+        """Do what is to be done at this moment, and leave out what was done before; returns the clock after it."""
+        now = parse_time(clock["now"])
+        due, self.pauses = [p for p in self.pauses if p[0] == now], [p for p in self.pauses if p[0] > now]
+        for _, work in due:
+            await asyncio.to_thread(work)
+        return await self._settled() if due else clock
 
     def _look_back(self, start: int, now: int) -> None:
         """Count the requests of the past that were never logged, as after an earlier replay with an earlier `--until`.
@@ -173,17 +191,44 @@ class Replay:
 
     async def _stop(self, now: int, stop: int, span: tuple[int, int]) -> None:
         """Send what belongs to one stop: requests of [now, stop), then labels known in (now, stop]."""
-        requests = self.recording.requests(max(now, span[0]), min(stop, span[1]))
         labels = self.recording.labels(now, stop, span)
-        jitter = random.Random(f"{self.order.seed}:{now}")
+        requests = self.recording.requests(max(now, span[0]), min(stop, span[1]))
+        facts = self.recording.told(self._told_us, stop + 1)
+        edges = [*range(now, stop, HOUR), stop] if facts else [now, stop]
+        slices = [(end, _between(requests, since, end, 1)) for since, end in pairwise(edges)]
+        # where nobody asks, nothing needs to be told before the next hour in which somebody does
+        slices = [found for found in slices if found[1] or found[0] == stop]
+        await self._tell(facts, slices[0][0])
+        for (end, asked), following in zip_longest(slices, slices[1:]):
+            ahead = asyncio.ensure_future(self._tell(facts, end if following is None else following[0]))
+            try:
+                await self._send(end, asked)
+            finally:
+                await ahead
+        for first in range(0, len(labels), LABELS_A_BATCH):
+            await self._label(labels[first : first + LABELS_A_BATCH])
+
+    async def _send(self, end: int, requests: list[Request]) -> None:
+        jitter = random.Random(f"{self.order.seed}:{end}")
         places = sorted(range(len(requests)), key=lambda place: place + jitter.random() * OVERLAP)
         await self._sender.run(
             ((requests[place], self._payload(requests[place])) for place in places),
             self._answered,
             self._pace if self.order.days_per_second else None,
         )
-        for first in range(0, len(labels), LABELS_A_BATCH):
-            await self._label(labels[first : first + LABELS_A_BATCH])
+
+    async def _tell(self, facts: Facts, to_us: int) -> None:
+        """Tell what becomes known up to and with a moment; done when all workers look it up."""
+        since, self._told_us = self._told_us, max(self._told_us, to_us + 1)
+        lines = {name: _between(rows, since, self._told_us, 0) for name, rows in facts.items()}
+        filled = [(name, found) for name, found in lines.items() if found]
+        for place, (name, found) in enumerate(filled, 1):
+            path = f"/api/v1/data/{name}/rows?wait={str(place == len(filled)).lower()}"
+            await self._aside(partial(self._read, "POST", path, b"\n".join(line for _, line in found)))
+            self.summary.facts += len(found)
+
+    def _read(self, verb: str, path: str, body: bytes) -> Any:
+        return client.read(*self._control.request(verb, path, body, client.NDJSON))
 
     def _payload(self, request: Request) -> bytes:
         import orjson
@@ -193,7 +238,10 @@ class Replay:
             {"name": item.name, "shape": [1], "datatype": item.datatype, "data": [value]}
             for item, value in zip(self.recording.inputs, request.values, strict=True)
         ]
-        body = {"id": request.id, "parameters": {"time": format_time(request.at_us)}, "inputs": tensors}
+        parameters = {"time": format_time(request.at_us)}
+        if request.subject is not None:
+            parameters["subject"] = request.subject
+        body = {"id": request.id, "parameters": parameters, "inputs": tensors}
         return self._sender.payload(self._head, orjson.dumps(body))
 
     def _answered(self, request: Request, status: int, body: bytes) -> None:
@@ -226,7 +274,7 @@ class Replay:
         )
         body = b"\n".join(lines) + b"\n"
         path = f"/api/v1/endpoints/{self.order.endpoint}/labels"
-        await self._aside(lambda: client.read(*self._control.request("POST", path, body, client.NDJSON)))
+        await self._aside(partial(self._read, "POST", path, body))
         self.summary.labels += len(labels)
 
     async def _aside(self, call: Callable[[], Any]) -> Any:
@@ -271,6 +319,12 @@ class Replay:
         self.watcher(self.summary)
 
 
+def _between(rows: list[Any], since: int, until: int, time: int) -> list[Any]:
+    """Of rows in the order of their time, those of [since, until)."""
+    key = itemgetter(time)
+    return rows[bisect_left(rows, since, key=key) : bisect_left(rows, until, key=key)]
+
+
 def logged_ids(space: Space, endpoint: str, until_us: int) -> list[str]:
     """The ids of the requests that were logged before a moment."""
     from loopwright.serving import predictions
@@ -278,32 +332,6 @@ def logged_ids(space: Space, endpoint: str, until_us: int) -> list[str]:
     with predictions.connect() as con:
         predictions.view(con, space, endpoint, until_us=until_us)
         return [row[0] for row in con.execute("SELECT request_id FROM predictions").fetchall()]
-
-
-def inputs_of(where: server.Running, endpoint: str) -> list[Any]:
-    """What the endpoint's requests carry, by its metadata.
-
-    Raises:
-        NotFound: the endpoint is not served.
-    """
-    from loopwright.faces.recorded import Input
-
-    data = Client(where.data_url)
-    until = monotonic_s() + _BACK_S / 4
-    try:
-        while True:
-            status, body = data.request("GET", f"/v2/models/{endpoint}")
-            if status < 400:
-                break
-            if status == 404 or monotonic_s() > until:
-                raise NotFound(
-                    f"no endpoint {endpoint!r} is served here", code="endpoint.missing", field="endpoint",
-                    hint=f"lw deploy {endpoint}",
-                )  # fmt: skip
-    finally:
-        data.close()
-    document = msgspec.json.decode(body, type=dict[str, Any])
-    return [Input(item["name"], item["datatype"]) for item in document["inputs"]]
 
 
 def check_clock(where: server.Running) -> None:
@@ -319,14 +347,14 @@ def check_clock(where: server.Running) -> None:
         )
 
 
-def run(root: Path, order: Order, files: tuple[Path, Path], watcher: Watcher = silent) -> Summary:
-    """Replay the requests and labels of two files, on the `lw up` that runs here or on one of its own.
+def run(root: Path, order: Order, files: Files, watcher: Watcher = silent, pauses: Sequence[Pause] = ()) -> Summary:
+    """Replay what some files hold, on the `lw up` that runs here or on one of its own.
 
     Raises:
         Invalid: a file, or the Space's clock, is not what it must be.
         NotFound: the endpoint is not served.
     """
-    from loopwright.faces.recorded import Recording
+    from loopwright.faces.recorded import Recording, asked_by
 
     valid_name(order.endpoint, "endpoint")
     if order.until is not None:
@@ -336,9 +364,9 @@ def run(root: Path, order: Order, files: tuple[Path, Path], watcher: Watcher = s
         own, where = up.start(up.planned(root))
     try:
         check_clock(where)
-        recording = Recording(*files, inputs_of(where, order.endpoint))
+        recording = Recording(files, asked_by(where, order.endpoint))
         replay = Replay(order, root, where, recording)
-        replay.watcher = watcher
+        replay.watcher, replay.pauses = watcher, list(pauses)
         try:
             return _loop(replay)
         except KeyboardInterrupt:
@@ -364,18 +392,25 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.argument("endpoint")
     @click.option("--requests", required=True, type=click.Path(), help="Parquet or CSV: id, time, then the inputs.")
     @click.option("--labels", required=True, type=click.Path(), help="Parquet or CSV: id, label, known_at.")
+    @click.option(
+        "--facts", multiple=True, metavar="NAME=FILE", help="Rows of a source as they become known; repeatable."
+    )
+    @click.option("--subject", metavar="COLUMN", help="The column of the requests that says whom they are about.")
     @click.option("--days-per-second", type=float, help="Go no faster than so many days a second.")
     @click.option("--until", help="Send requests up to the end of this day.")
     @click.option("--seed", type=int, default=0, help="Of the order in which requests overlap. [0]")
     @output.root
     @output.as_json
-    def replay(endpoint: str, requests: str, labels: str, root: str | None, as_json: bool, **given: Any) -> None:
-        """Send recorded requests and labels at their own times; goes on from where the Space's clock stands."""
+    def replay(endpoint: str, root: str | None, as_json: bool, **given: Any) -> None:
+        """Send recorded requests, labels and facts at their own times; goes on from where the Space's clock stands."""
+        from loopwright.faces.recorded import files_of
+
         house()  # says how a Space is opened
         folder = spaces.find_root(Path(root or "."))
+        files = files_of(folder, *(given.pop(name) for name in ("requests", "labels", "facts", "subject")))
         order = checked(endpoint, **given)
         watcher = silent if as_json else _Teller()
-        summary = run(folder, order, (Path(requests), Path(labels)), watcher)
+        summary = run(folder, order, files, watcher)
         output.say(summary, schema="lw.replay/1", as_json=as_json, render=told)
         if summary.failed:
             raise click.exceptions.Exit(1)
