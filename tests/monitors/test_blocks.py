@@ -8,12 +8,11 @@ import msgspec
 import pytest
 from world import World
 
-from loopwright.checks import scores
 from loopwright.kernel.errors import Invalid, NotFound
 from loopwright.kernel.op import silent
 from loopwright.kernel.times import DAY, HOUR, format_time, parse_time
-from loopwright.monitors import alarms, blocks, ops, queries, windows
-from loopwright.monitors.model import SERVED, Block, Limits
+from loopwright.monitors import blocks, ops, queries, windows
+from loopwright.monitors.model import SERVED
 from loopwright.serving import labels, predictions, record
 from loopwright.serving.record import Columns, LogRow
 from loopwright.store import frames
@@ -179,57 +178,3 @@ def test_quality_of_the_day_and_bad_questions(day: World) -> None:
         ops.quality(day.space, "me", endpoint="demo", days=0)
     with pytest.raises(NotFound):
         ops.quality(day.space, "me", endpoint="other")
-
-
-# --- the alarm --------------------------------------------------------------------------------------------------------
-
-
-def _block(day: int, said: float, came: float, loss: float, n: int = 100) -> Block:
-    return Block(
-        day=f"2013-04-{day:02d}", version=SERVED, n=n, n_labelled=n, errors=0, loss_sum=loss * n, score_sum=said * n,
-        label_sum=came * n, label_square_sum=came * n, histogram=b"",
-    )  # fmt: skip
-
-
-def _skilled(share: float, came: float) -> float:
-    """The log loss of a model of that skill."""
-    return (1 - share) * -(came * math.log(came) + (1 - came) * math.log(1 - came))
-
-
-@pytest.mark.parametrize(
-    ("days", "said", "share", "outcome"),
-    [
-        (4, 0.4, 0.0, "unknown"),
-        (5, 0.24, 0.2, "pass"),
-        (7, 0.27, 0.2, "fail"),  # 7 points beside the label rate
-        (7, 0.2, 0.13, "fail"),  # under 70 % of the reference skill
-        (7, 0.2, 0.15, "pass"),
-    ],
-)
-def test_when_the_quality_alarm_is_raised(days: int, said: float, share: float, outcome: str) -> None:
-    found = alarms.window([_block(day, said, 0.2, _skilled(share, 0.2)) for day in range(1, days + 1)])
-    assert alarms.verdict(found, 0.2, Limits()).outcome == outcome
-
-
-def test_a_window_weighs_days_by_their_rows() -> None:
-    found = alarms.window([_block(1, 0.1, 0.1, 0.3, n=100), _block(2, 0.4, 0.3, 0.6, n=300)])
-    assert found is not None
-    assert (found.n, found.loss) == (400, pytest.approx(0.525))
-    assert found.skill == pytest.approx(scores.skill(found.label_rate, found.loss))
-    assert alarms.window([]) is None
-
-
-def test_an_alarm_is_one_episode(day: World) -> None:
-    limits = Limits(min_days=1, days=1, clean_days=2)
-
-    def live(tx: Any) -> list[str]:
-        said = []
-        queries.set_reference(tx, "demo", 0.2, {})
-        for number, share in enumerate([0.0, 0.0, 0.2, 0.0, 0.2, 0.2, 0.2], 10):
-            queries.put_blocks(tx, "demo", [_block(number, 0.2, 0.2, _skilled(share, 0.2))], [])
-            alarms.judge(tx, "demo", limits, alarms.Moment(number * DAY, 1), None)
-            said.append("open" if queries.open_alarm(tx, "demo", "quality") else "quiet")
-        return said
-
-    assert day.space.write(live) == ["open", "open", "open", "open", "open", "quiet", "quiet"]
-    assert len(ops.list_alarms(day.space, "me", endpoint="demo").items) == 1

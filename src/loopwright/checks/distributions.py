@@ -5,6 +5,7 @@ Plain floats in and out; tests compare them with scipy.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 _TINY = 1e-300
 _SPREAD = 3e-15
@@ -34,6 +35,7 @@ def t_cdf(t: float, freedom: float) -> float:
     return 1 - tail if t > 0 else tail
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(p: float, freedom: float) -> float:
     """The t with P(T <= t) = p, for 0 < p < 1."""
     if p > 0.5:

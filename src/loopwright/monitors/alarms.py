@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loopwright.checks import scores
+from loopwright.checks.intervals import moderated_interval
 from loopwright.checks.verdicts import percent
 from loopwright.kernel import canonical
 from loopwright.kernel.times import DAY
 from loopwright.kernel.verdict import Verdict
 from loopwright.monitors import queries, rows
-from loopwright.monitors.model import ALARM_CLOSED, ALARM_OPENED, SERVED, Block, Limits
+from loopwright.monitors.model import ALARM_CLOSED, ALARM_OPENED, SERVED, Block, BlockAsk, Limits
 from loopwright.serving.columns import quoted
 from loopwright.serving.routes import subject_of
 from loopwright.store import ledger
@@ -26,6 +27,8 @@ from loopwright.store.space import Space
 ACTOR = "loop"
 KIND = "quality"
 MIN_SEGMENT = 100
+WEEK = 7
+PAST = 56
 
 
 class Moment(NamedTuple):
@@ -79,50 +82,163 @@ def _spread_skill(loss: float, variance: float) -> float | None:
     return 1 - loss / variance if variance > 0 else None
 
 
-def verdict(found: Window | None, reference: float | None, limits: Limits, *, binary: bool = True) -> Verdict:
-    """Whether what was served is as good as it was promised to be."""
-    days = len(found.days) if found else 0
-    if found is None or days < limits.min_days:
-        return Verdict(
-            outcome="unknown", check="quality", reason=f"{days} days with labels, {limits.min_days} are needed"
-        )
-    bias = found.mean_score - found.label_rate
-    figures = {
+class Ground(NamedTuple):
+    """What served quality is held against: the loss and its kind, and the skill and loss of the first gate's twin."""
+
+    metric: str
+    binary: bool = True
+    skill: float | None = None
+    loss: float | None = None
+
+
+class _Claim(NamedTuple):
+    """One statement about the last days: how far off, at least how far, what is allowed, how near to that."""
+
+    what: str
+    days: int
+    estimate: float
+    bound: float
+    limit: float
+
+    @property
+    def state(self) -> str:
+        return "fail" if self.bound > self.limit else "warn" if self.estimate > self.limit else "pass"
+
+
+def verdict(blocks: list[Block], ground: Ground, limits: Limits) -> Verdict:
+    """Whether what was served is as good as it was promised to be.
+
+    It fails only when over one of the windows the bound of the bias or of the loss lies beyond what is allowed; it
+    passes when over the week no estimate does; between them it warns, which neither opens nor ends an alarm.
+    """
+    kept = [block for block in blocks if block.n_labelled]
+    sizes = [size for size in limits.days if size <= len(kept)]
+    if not sizes:
+        least = min(limits.days)
+        reason = f"{len(kept)} days with labels, {least} are needed"
+        return Verdict(outcome="unknown", check="quality", reason=reason)
+    claims = [claim for size in sizes for claim in _claims(kept, size, ground, limits)]
+    worst = max(claims, key=lambda c: (c.bound - c.limit) / c.limit)
+    size = worst.days if worst.state == "fail" else max(size for size in sizes if size <= WEEK or size == sizes[0])
+    found = window(kept[-size:])
+    assert found is not None
+    figures: dict[str, Any] = {
         "n": found.n,
         "loss": round(found.loss, 6),
         "mean_score": round(found.mean_score, 6),
         "label_rate": round(found.label_rate, 6),
         "skill": None if found.skill is None else round(found.skill, 6),
-        "reference": None if reference is None else round(reference, 6),
+        "reference": None if ground.skill is None else round(ground.skill, 6),
     }
-    against = []
-    if binary and abs(bias) > limits.bias:
-        against.append(f"predicted {percent(found.mean_score)} on average, {percent(found.label_rate)} came true")
-    if reference is not None and found.skill is not None and found.skill < limits.skill_share * reference:
-        against.append(f"skill {found.skill:.3f}, under {percent(limits.skill_share)} of the reference {reference:.3f}")
-    evidence = {"days": found.days, "figures": figures}
-    if against:
-        reason = f"over {days} days to {found.days[-1]}: {'; '.join(against)}"
-        return Verdict(outcome="fail", check="quality", reason=reason, evidence=evidence)
-    reason = f"over {days} days to {found.days[-1]} predictions and labels agree"
-    return Verdict(outcome="pass", check="quality", reason=reason, evidence=evidence)
+    evidence: dict[str, Any] = {"days": found.days, "figures": figures}
+    if worst.state == "fail":
+        figures |= {"claim": worst.what, "level": round(limits.level, 6)}
+        figures |= {name: round(getattr(worst, name), 6) for name in ("estimate", "bound", "limit")}
+        reason = f"over {size} days to {found.days[-1]}: {_said(worst, found, ground)}"
+        reason += f" ({worst.estimate:.3g}; at least {worst.bound:.3g} at {_percent(limits.level)}; {worst.limit:.3g}"
+        return Verdict(outcome="fail", check="quality", reason=f"{reason} is allowed)", evidence=evidence)
+    near = any(claim.state != "pass" for claim in claims if claim.days <= max(WEEK, sizes[0]))
+    reason = f"over {size} days to {found.days[-1]} predictions and labels "
+    reason += "differ by no more than chance may do" if near else "agree"
+    return Verdict(outcome="warn" if near else "pass", check="quality", reason=reason, evidence=evidence)
 
 
-def _look(tx: Tx, endpoint: str, limits: Limits, fresh: Block | None = None) -> Verdict:
-    blocks = queries.blocks(tx, endpoint, version=SERVED)[-limits.days :]
+def _claims(blocks: list[Block], size: int, ground: Ground, limits: Limits) -> list[_Claim]:
+    """The statements about the last `size` blocks; those up to 56 before them tell the usual spread."""
+    late, past = blocks[-size:], blocks[-size - PAST : -size]
+    every = [*past, *late]
+    n = sum(block.n_labelled for block in every)
+    label, said, square = (
+        math.fsum(getattr(block, field) for block in every) / n
+        for field in ("label_sum", "score_sum", "label_square_sum")
+    )
+    rate = min(max((label + said) / 2, 1e-6), 1 - 1e-6)  # all labels may be equal in a few days
+    sd = math.sqrt(max(rate * (1 - rate) if ground.binary else square - label * label, 1e-18))
+    share = math.sqrt(0.2**2 + len(every) / n)  # spread between days, and that of the rows of one
+    spec = [("bias", [b.score_sum - b.label_sum for b in every], limits.bias * sd, share * sd)]
+    over = _over(late, every, ground, limits)
+    if over is not None:
+        loss = math.fsum(block.loss_sum for block in every) / n
+        spec.append(("loss", *over, max(share * loss, 1e-18)))
+    out = []
+    for what, sums, limit, prior in spec:
+        now, before = (
+            [x * len(part) / sum(block.n_labelled for block in part) for x in values]
+            for part, values in ((late, sums[len(past) :]), (past, sums[: len(past)]))
+        )
+        low, mean, high = moderated_interval(now, before, prior_sd=prior, level=limits.level)
+        bound = max(low, -high) if what == "bias" else low
+        out.append(_Claim(what, size, abs(mean) if what == "bias" else mean, bound, limit))
+    return out
+
+
+def _over(late: list[Block], every: list[Block], ground: Ground, limits: Limits) -> tuple[list[float], float] | None:
+    """By block the loss above that of the reference's skill on these labels, and how much a row may have of it.
+
+    A constant guess, the mean label of the days that are looked at, is the measure of skill.
+    """
+    n = sum(block.n_labelled for block in late)
+    mean = math.fsum(block.label_sum for block in late) / n
+    if ground.skill is not None and ground.skill > 0:
+        plain = [_plain(block, mean, ground) for block in every]
+        total = math.fsum(plain[-len(late) :]) / n
+        allowed = (1 - limits.skill_share) * ground.skill * total
+        sums = [block.loss_sum - (1 - ground.skill) * p for block, p in zip(every, plain, strict=True)]
+        return (sums, allowed) if total > 0 else None
+    if ground.loss is not None and ground.loss > 0:
+        return [b.loss_sum - ground.loss * b.n_labelled for b in every], limits.loss_share * ground.loss
+    return None
+
+
+def _plain(block: Block, mean: float, ground: Ground) -> float:
+    """The loss of a constant guess on a block."""
+    if ground.metric == "log_loss":
+        rate = min(max(mean, 1e-6), 1 - 1e-6)
+        return -block.label_sum * math.log(rate) - (block.n_labelled - block.label_sum) * math.log(1 - rate)
+    return block.label_square_sum - 2 * mean * block.label_sum + block.n_labelled * mean * mean
+
+
+def _said(claim: _Claim, found: Window, ground: Ground) -> str:
+    if claim.what == "bias" and ground.binary:
+        return f"predicted {percent(found.mean_score)} on average, {percent(found.label_rate)} came true"
+    if claim.what == "bias":
+        return f"predicted {found.mean_score:.4g} on average, {found.label_rate:.4g} came true"
+    if ground.skill is not None and found.skill is not None:
+        return f"skill {found.skill:.3f} where {ground.skill:.3f} was measured before, a loss a row that is higher"
+    return f"{ground.metric.replace('_', ' ')} {found.loss:.4g} where {ground.loss or 0:.4g} was measured before"
+
+
+def _percent(level: float) -> str:
+    return f"{level * 100:.2f} %"
+
+
+def _look(tx: Tx, endpoint: str, metric: str, limits: Limits, fresh: Block | None = None) -> Verdict:
+    kept = max(limits.days) + PAST
+    blocks = queries.blocks(tx, endpoint, version=SERVED)[-kept:]
     if fresh is not None:
-        blocks = [*blocks, fresh][-limits.days :]
+        blocks = [*blocks, fresh][-kept:]
+    return verdict(blocks, ground_of(tx, endpoint, metric, blocks), limits)
+
+
+def ground_of(tx: Tx, endpoint: str, metric: str, blocks: list[Block]) -> Ground:
+    """What an endpoint's quality is held against."""
     binary = any(block.histogram is not None for block in blocks)
-    return verdict(window(blocks), queries.reference(tx, endpoint), limits, binary=binary)
+    detail, skill = queries.reference_detail(tx, endpoint), queries.reference(tx, endpoint)
+    loss = detail.get("loss") if detail.get("metric", metric) == metric else None
+    rate = detail.get("label_rate")
+    if skill is None and metric == "brier" and loss is not None and rate is not None and 0 < rate < 1:
+        skill = 1 - loss / (rate * (1 - rate))
+    return Ground(metric, binary, skill, loss)
 
 
-def prepare(con: Any, space: Space, span: rows.Asked, limits: Limits, served: Block) -> dict[str, Any] | None:
-    """The explanation of an alarm that the block of a day (`span`) will raise; None when it raises none."""
+def prepare(con: Any, space: Space, ask: BlockAsk, served: Block) -> dict[str, Any] | None:
+    """The explanation of an alarm that the block of a day will raise; None when it raises none."""
     with space.read() as tx:
-        found = _look(tx, span.endpoint, limits, served)
-        if found.outcome != "fail" or queries.open_alarm(tx, span.endpoint, KIND) is not None:
+        found = _look(tx, ask.endpoint, ask.metric, ask.limits, served)
+        if found.outcome != "fail" or queries.open_alarm(tx, ask.endpoint, KIND) is not None:
             return None
-    wide = msgspec.structs.replace(span, since_us=span.since_us - (limits.days - 1) * DAY)
+    since_us = ask.since_us - (len(found.evidence["days"]) - 1) * DAY
+    wide = rows.Asked(endpoint=ask.endpoint, since_us=since_us, until_us=ask.close_us, known_before_us=ask.close_us)
     columns = rows.load(con, space, wide)
     return {"worst_segment": worst_segment(con, columns)}
 
@@ -147,9 +263,10 @@ def worst_segment(con: Any, columns: list[str]) -> dict[str, Any] | None:
     return {"column": column, "level": level, "n": n, "mean_score": round(mean, 6), "label_rate": round(rate, 6)}
 
 
-def judge(tx: Tx, endpoint: str, limits: Limits, moment: Moment, story: dict[str, Any] | None) -> Verdict:
+def judge(tx: Tx, ask: BlockAsk, moment: Moment, story: dict[str, Any] | None) -> Verdict:
     """Open, keep or end the quality alarm after a block; an alarm is one episode, however long it lasts."""
-    found = _look(tx, endpoint, limits)
+    endpoint, limits = ask.endpoint, ask.limits
+    found = _look(tx, endpoint, ask.metric, limits)
     held = queries.open_alarm(tx, endpoint, KIND)
     if held is None and found.outcome == "fail":
         figures = found.evidence["figures"]

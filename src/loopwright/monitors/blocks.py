@@ -21,8 +21,8 @@ from loopwright.monitors.model import (
     BlockPair,
     ClosedDay,
     Flag,
-    Limits,
 )
+from loopwright.monitors.model import BlockAsk as BlockAsk
 from loopwright.serving import labels, predictions
 from loopwright.serving.routes import subject_of
 from loopwright.store import ledger
@@ -34,29 +34,6 @@ if TYPE_CHECKING:
 
 CLOSE = "monitors.close-block"
 ACTOR = "loop"
-
-
-class BlockAsk(msgspec.Struct, frozen=True, kw_only=True):
-    """What a block is closed by.
-
-    Args:
-        since_us, until_us: the day; `close_us` when it is closed, `last_close_us` when the day before was.
-        metric: the loss, one of `checks.scores.LOSSES`.
-        champion: the version whose contract the requests are held against.
-        trained_us: by version, the moment up to which it was trained.
-    """
-
-    endpoint: str
-    day: str
-    since_us: int
-    until_us: int
-    close_us: int
-    last_close_us: int
-    metric: str
-    task: str
-    champion: int
-    trained_us: dict[str, int] = {}
-    limits: Limits = Limits()
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +56,7 @@ def close_block(space: Space, args: dict[str, Any], progress: Progress) -> dict[
     with predictions.connect() as con:
         found = _measure(con, space, ask, rows.load(con, space, span))
         progress(1, 2, f"{ask.day} measured")
-        story = alarms.prepare(con, space, span, ask.limits, found.blocks[0])
+        story = alarms.prepare(con, space, ask, found.blocks[0])
     space.write(lambda tx: _write(tx, ask, found, story))
     return {"day": ask.day, "n": found.day.n, "labelled": found.day.n_labelled}
 
@@ -192,7 +169,7 @@ def _write(tx: Tx, ask: BlockAsk, found: Measured, story: dict[str, Any] | None)
     queries.put_day(tx, ask.endpoint, day, seq)
     queries.put_blocks(tx, ask.endpoint, found.blocks, found.pairs)
     queries.put_flags(tx, ask.endpoint, found.flags)
-    alarms.judge(tx, ask.endpoint, ask.limits, alarms.Moment(ask.close_us, seq), story)
+    alarms.judge(tx, ask, alarms.Moment(ask.close_us, seq), story)
 
 
 def give_up(tx: Tx, ask: BlockAsk, reason: str) -> None:

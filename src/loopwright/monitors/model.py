@@ -91,18 +91,48 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """When the quality alarm is raised, and when it ends.
 
     Args:
-        bias: the greatest distance of the mean prediction from the label rate.
-        skill_share: the least share of the reference's skill.
-        days: closed days that are looked at together.
-        min_days: of those, so many must have labels.
+        bias: how far the mean prediction may lie beside the mean label, in standard deviations of the labels.
+        skill_share: the least share of the reference's skill; `loss_share`, where a loss has no skill, the most that it
+            may lie above the reference's.
+        days: each that many last closed days with labels are looked at.
+        pages_a_year: how many pages a year may be false; all looks and statements share it (Bonferroni).
         clean_days: so many clean blocks in a row end an alarm.
     """
 
-    bias: float = 0.05
+    bias: float = 0.1
     skill_share: float = 0.7
-    days: int = 7
-    min_days: int = 5
+    loss_share: float = 0.1
+    days: tuple[int, ...] = (3, 7, 14, 28)
+    pages_a_year: float = 1.0
     clean_days: int = 2
+
+    @property
+    def level(self) -> float:
+        """The confidence that each bound of each look has."""
+        return 1 - self.pages_a_year / (365 * 2 * len(self.days))
+
+
+class BlockAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """What a block is closed by.
+
+    Args:
+        since_us, until_us: the day; `close_us` when it is closed, `last_close_us` when the day before was.
+        metric: the loss, one of `checks.scores.LOSSES`.
+        champion: the version whose contract the requests are held against.
+        trained_us: by version, the moment up to which it was trained.
+    """
+
+    endpoint: str
+    day: str
+    since_us: int
+    until_us: int
+    close_us: int
+    last_close_us: int
+    metric: str
+    task: str
+    champion: int
+    trained_us: dict[str, int] = {}
+    limits: Limits = Limits()
 
 
 BLOCK_CLOSED = EventKind(

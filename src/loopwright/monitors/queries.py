@@ -138,6 +138,12 @@ def reference(tx: Tx, endpoint: str) -> float | None:
     return None if skill is None else float(skill)
 
 
+def reference_detail(tx: Tx, endpoint: str) -> dict[str, Any]:
+    """What the first gate's twin was measured to be; empty without one."""
+    detail = tx.value("SELECT detail FROM quality_references WHERE endpoint = ?", (endpoint,))
+    return {} if detail is None else dict(msgspec.json.decode(detail))
+
+
 def set_reference(tx: Tx, endpoint: str, skill: float | None, detail: dict[str, Any]) -> None:
     """Keep the skill of the first gate's twin as the endpoint's reference; a later call changes nothing."""
     tx.execute(

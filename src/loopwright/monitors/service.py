@@ -5,7 +5,7 @@ import msgspec
 from loopwright.checks.intervals import ratio_interval
 from loopwright.checks.scores import auc_of_histograms
 from loopwright.monitors import alarms, queries
-from loopwright.monitors.model import SERVED, Alarm, Block, Flag, Limits
+from loopwright.monitors.model import SERVED, Alarm, Block, Flag
 from loopwright.serving import routes
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -39,7 +39,7 @@ class DayQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """The labelled quality of an endpoint: by day, and over the window that the alarm looks at."""
+    """The labelled quality of an endpoint: by day, and over the last week."""
 
     endpoint: str
     days: list[DayQuality]
@@ -64,8 +64,7 @@ def quality(space: Space, endpoint: str, *, days: int = 28) -> Quality:
 def _quality(tx: Tx, endpoint: str, days: int) -> Quality:
     closed = queries.closed_days(tx, endpoint)[-days:]
     found = queries.blocks(tx, endpoint, since=closed[0].day) if closed else []
-    limits = Limits()
-    recent = [block for block in found if block.version == SERVED][-limits.days :]
+    recent = [block for block in found if block.version == SERVED][-alarms.WEEK :]
     seen = alarms.window(recent)
     return Quality(
         endpoint=endpoint,
