@@ -18,8 +18,9 @@ from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.files import replace_file
 from loopwright.kernel.op import Op, Progress
-from loopwright.store import check, ledger, roots
+from loopwright.store import check, erasure, ledger, roots
 from loopwright.store import space as spaces
+from loopwright.store.erasure import Holdings
 
 if TYPE_CHECKING:
     from loopwright.faces.remote import Remote
@@ -51,10 +52,11 @@ EVENTS_IN = (
     "models.model",
     "serving.model",
     "monitors.model",
-    "releases.model",
     "monitors.feed_model",
+    "releases.model",
     "audit.model",
     "loop.model",
+    "loop.messages",
     "project.model",
 )
 OPS_IN = (
@@ -81,6 +83,11 @@ ROOTS_IN = (
     "serving.queries",
     "serving.routes",
     "project.service",
+)
+# in the order in which they forget: copies before what they were made from, and last what says whose the rows are
+HOLDINGS_IN = (
+    *("faces", "project", "loop", "audit", "releases", "monitors", "models", "pipelines", "runs", "notes", "access"),
+    *("artifacts", "serving", "data"),
 )
 CHECKS_IN = ("runs.current", "serving.seal", "audit.service")
 LEFTOVERS_IN = ("runs.service", "pipelines.queue", "serving.seal", "project.service")
@@ -135,6 +142,8 @@ def plug() -> None:
     hooks = _module("pipelines.hooks")
     hooks.on_finish("model", lambda *given: _module("models.service").register_output(*given))
     hooks.set_code(lambda space: _module("project.service").stored_code(space))
+    _module("serving.held").set_held_reader(lambda tx, endpoint: _module("monitors.feeds").held_spans(tx, endpoint))
+    _module("loop.notify").set_senders(lambda kind: _module(f"bridges.{kind}").send)
     work = _module("releases.work")
     work.set_step_finder(lambda space, endpoint: _module("project.entry").step_of(space, endpoint))
     work.set_submit(_do_here)
@@ -142,8 +151,6 @@ def plug() -> None:
 
 def _codec() -> Any:
     return _module("models.service").CODEC
-    _module("serving.held").set_held_reader(lambda tx, endpoint: _module("monitors.feeds").held_spans(tx, endpoint))
-    _module("loop.notify").set_senders(lambda kind: _module(f"bridges.{kind}").send)
 
 
 class _LogReader:
@@ -230,7 +237,13 @@ def connect(url: str | None = None, *, token: str | None = None) -> "Remote":
     return found
 
 
+def holdings() -> list[Holdings]:
+    """What every room answers of a subject, in the order in which they forget."""
+    return [*(_module(f"{room}.holdings").HOLDINGS for room in HOLDINGS_IN), erasure.HOLDINGS]
+
+
 spaces.set_opener(open)
+erasure.set_holdings(holdings)
 ledger.set_kinds(events)
 check.set_sources(lambda: [_module(name).CHECKS for name in CHECKS_IN])
 roots.set_sources(

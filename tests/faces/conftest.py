@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import receivers
 import uvicorn
 
 from loopwright.faces import processes, up
@@ -91,6 +92,12 @@ class Project:
         """The document that a command prints."""
         return msgspec.json.decode(self.lw(*words, "--json", code=code))
 
+    def tell(self, web: receivers.Web, patched: pytest.MonkeyPatch) -> None:
+        """Let its messages go to a receiver."""
+        patched.setenv("TINY_HOOK", web.url)
+        with (self.folder / "loopwright.toml").open("a") as settings:
+            settings.write('\n[notify.ops]\nkind = "webhook"\nurl_env = "TINY_HOOK"\n')
+
     def start(self, **wanted: int) -> server.Running:
         """Serve it."""
         plan = up.planned(self.folder, **{"port": 0, "data_port": 0, **wanted})
@@ -140,5 +147,7 @@ def served(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("served") / "tiny"
     shutil.copytree(deployed, folder, symlinks=True)
     made = Project(folder)
-    yield made, made.start()
-    made.stop()
+    with receivers.web() as web, pytest.MonkeyPatch.context() as patched:
+        made.tell(web, patched)
+        yield made, made.start()
+        made.stop()

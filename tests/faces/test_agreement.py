@@ -259,6 +259,8 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
     "releases.list_reigns": (TINY, NOTHING),
     "releases.list_rollouts": (TINY, NOTHING),
     "loop.endpoint_state": (TINY, NOTHING),
+    "loop.list_notifications": (WHOLE, Ask({"limit": 0})),
+    "loop.try_channel": (Ask({"channel": "ops"}), Ask({"channel": "nothing"})),
     "lineage.show": (Ask({"ref": "tiny@1"}), Ask({"ref": "nothing"})),
     "lineage.log": (Ask({"ref": "tiny", "limit": 5}), Ask({"ref": "nothing"})),
     "lineage.trace": (Ask({"prediction": "{PREDICTION}"}), Ask({"prediction": "pred_0000"})),

@@ -113,3 +113,22 @@ def test_settings_are_read_written_and_refused(tmp_path: Path) -> None:
         (tmp_path / "loopwright.toml").write_text(text)
         with pytest.raises(Invalid, match=field):
             settings.read(tmp_path)
+
+
+def test_channels_are_read_written_and_refused_without_repeating_a_secret(tmp_path: Path) -> None:
+    mail = settings.Channel(kind="mail", server="mail.example.org:25", sender="a@example.org", to=("b@example.org",))
+    slack = settings.Channel(kind="slack", url_env="HOOK", about=("decisions",), endpoints=("delay",))
+    settings.write(tmp_path, settings.Settings(port=4700, notify={"nights": mail, "ops": slack}))
+    assert settings.read(tmp_path).notify == {"nights": mail, "ops": slack}
+    for field, said in {
+        "url_env": 'kind = "slack"',
+        "url_env ": 'kind = "teams"\nurl_env = "https://topsecret.example.org"',
+        "to": 'kind = "mail"\nserver = "a:25"\nsender = "a@b.c"\nto = ["topsecret"]',
+        "server": 'kind = "mail"\nserver = "topsecret"\nsender = "a@b.c"\nto = ["a@b.c"]',
+        "kind": 'kind = "pigeon"',
+        "wrong": 'kind = "slack"\nurl_env = "A"\nwrong = 1',
+    }.items():
+        (tmp_path / settings.FILE).write_text(f"[notify.ops]\n{said}\n")
+        with pytest.raises(Invalid, match=field.strip()) as told:
+            settings.read(tmp_path)
+        assert "topsecret" not in str(told.value)

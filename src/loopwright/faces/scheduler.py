@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from loopwright.audit import service as audit
-from loopwright.faces import hosts
+from loopwright.faces import courier, hosts
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, Unavailable
 from loopwright.kernel.ids import new_id
@@ -68,6 +68,7 @@ class Scheduler:
         self._watching: str | None = None
         self._pager = pager.Pager(ACTOR)
         self._hosts = hosts.Hosts(space)
+        self._courier = courier.Courier(space, lambda: self._hosts.leads)
         self._awaited: list[str] = []
         self._threads = [
             threading.Thread(target=self._settle_for_ever, name="loopwright-scheduler", daemon=True),
@@ -77,6 +78,7 @@ class Scheduler:
     def start(self) -> None:
         """Begin with what an earlier control left undone."""
         self._hosts.start()
+        self._courier.start()
         for thread in self._threads:
             thread.start()
 
@@ -85,6 +87,7 @@ class Scheduler:
         self._stopping.set()
         self._asked.put(None)
         self._hosts.stop()
+        self._courier.stop()
 
     def state(self) -> ClockState:
         """The clock as it stands."""

@@ -108,7 +108,12 @@ def settings_of(root: Path) -> list[Setting]:
     for name, value in msgspec.structs.asdict(settings.read(root)).items():
         variable = settings.ENVIRONMENT.get(name, "")
         origin = variable if os.environ.get(variable) else settings.FILE if in_file[name] != plain[name] else "default"
-        out.append(Setting(name=name, value=value, origin=origin))
+        if name != "notify":
+            out.append(Setting(name=name, value=value, origin=origin))
+            continue
+        for channel, said in value.items():
+            told = {key: held for key, held in msgspec.structs.asdict(said).items() if held not in (None, ())}
+            out += [Setting(name=f"notify.{channel}.{key}", value=held, origin=origin) for key, held in told.items()]
     return out
 
 

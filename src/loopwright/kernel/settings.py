@@ -29,7 +29,37 @@ _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_MAIL = re.compile(r"[^@\s<>,;:\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,253}")
 _QUERY = ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "target_session_attrs")
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where messages go: a table `[notify.NAME]`. Secrets stand in environment variables, which it names.
+
+    Args:
+        kind: which form of message, and by which wire.
+        url_env: the variable that holds the address of a Slack, Teams or plain webhook.
+        secret_env: the variable that holds the key by which a plain webhook's messages are signed.
+        about: `pages` (alarms, broken feeds, roll-backs, failed trainings), `approvals`, `decisions` (promotions).
+        endpoints: only these; all when empty.
+        server: the mail server, `host:port`; `user` and `password_env` where it asks for them.
+        sender, to: the mail's.
+        encryption: of the way to the mail server.
+    """
+
+    kind: Literal["slack", "teams", "mail", "webhook"]
+    url_env: str | None = None
+    secret_env: str | None = None
+    about: tuple[Literal["pages", "approvals", "decisions"], ...] = ("pages", "approvals")
+    endpoints: tuple[str, ...] = ()
+    server: str | None = None
+    user: str | None = None
+    password_env: str | None = None
+    sender: str | None = None
+    to: tuple[str, ...] = ()
+    encryption: Literal["starttls", "tls", "none"] = "starttls"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tls_key: PEM file of its key.
         public_hosts: Host names that are answered to besides loopback's.
         behind_proxy: whether a proxy in front ends TLS.
+        notify: channels by name, to which messages go.
     """
 
     clock: Literal["wall", "replay"] = "wall"
@@ -66,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls_key: str | None = None
     public_hosts: tuple[str, ...] = ()
     behind_proxy: bool = False
+    notify: dict[str, Channel] = {}
 
     @property
     def start_us(self) -> int | None:
@@ -160,10 +192,14 @@ def write(root: Path, settings: Settings) -> Path:
     _check(settings, FILE, str)
     lines = []
     for field, value in msgspec.structs.asdict(settings).items():
-        if value is not None and value != getattr(Settings(), field):
+        if value is not None and value != getattr(Settings(), field) and field != "notify":
             if field == "start":
                 value = format_time(parse_time(value))
             lines.append(f"{field} = {_toml(value)}")
+    for channel, said in settings.notify.items():
+        lines.append(f"\n[notify.{channel}]")
+        told = msgspec.structs.asdict(said).items()
+        lines += [f"{field} = {_toml(value)}" for field, value in told if value not in (None, ())]
     path = root / FILE
     with fresh_file(path) as fresh, fresh.open("w", encoding="utf-8") as stream:  # half of it is another project
         stream.write("\n".join(lines) + ("\n" if lines else ""))
@@ -215,7 +251,29 @@ def database_password(environ: Mapping[str, str] = os.environ) -> str | None:
     return split_password(url, ENVIRONMENT["database"])[1] if url else None
 
 
+def _check_channel(where: str, name: str, channel: Channel) -> None:
+    place = f"notify.{name}"
+    mails = channel.kind == "mail"
+    host, _, port = (channel.server or "").rpartition(":")
+    names = (channel.url_env, channel.secret_env, channel.password_env)
+    needed = {"server": channel.server, "sender": channel.sender, "to": channel.to} if mails else {"url_env": names[0]}
+    for field, value in needed.items():
+        if not value:
+            raise Invalid(f"{where}: {place} needs {field}", code="settings.channel", field=f"{place}.{field}")
+    for field, good, form in (
+        ("name", _CHANNEL.fullmatch(name), "letters, digits, - and _, at most 40"),
+        ("url_env", all(v is None or _VARIABLE.fullmatch(v) for v in names), "the name of an environment variable"),
+        ("server", not mails or (_HOST.fullmatch(host) and port.isdigit() and int(port) < 65536), "host:port"),
+        ("to", all(_MAIL.fullmatch(a) for a in (*channel.to, *filter(None, [channel.sender]))), "mail addresses"),
+    ):
+        if not good:  # the value is not repeated: somebody may have put the secret itself there
+            field = f"{place}.{field}"
+            raise Invalid(f"{where}: {field} must be {form}", code="settings.channel", field=field)
+
+
 def _check(settings: Settings, where: str, name: Any) -> None:
+    for channel, said in settings.notify.items():
+        _check_channel(where, channel, said)
     for field, value, most in (("port", settings.port, 65535), ("workers", settings.workers, 64)):
         if not 0 <= value <= most:
             raise Invalid(f"{where}: {field} must be 0 to {most}, not {value}", code="settings.value", field=field)

@@ -11,6 +11,15 @@ MIGRATIONS = [
       endpoint TEXT NOT NULL, moment_us BIGINT NOT NULL, state TEXT NOT NULL, outcome TEXT NOT NULL,
       version INTEGER, cause BIGINT, PRIMARY KEY (endpoint, moment_us))
     """,
+    """
+    CREATE TABLE outbox(
+      id TEXT PRIMARY KEY, channel TEXT NOT NULL, kind TEXT NOT NULL, episode BIGINT NOT NULL, about BIGINT NOT NULL,
+      state TEXT NOT NULL, attempts INTEGER NOT NULL, due_us BIGINT NOT NULL, made_us BIGINT NOT NULL, done_us BIGINT,
+      error TEXT NOT NULL);
+    CREATE INDEX outbox_due ON outbox(state, due_us);
+    CREATE INDEX outbox_episode ON outbox(channel, episode);
+    CREATE TABLE outbox_cursor(name TEXT PRIMARY KEY, seq BIGINT NOT NULL)
+    """,
 ]
 _FIELDS = Cycle.__struct_fields__
 _TRAININGS = ("", "trained", "unchanged", "failed")
