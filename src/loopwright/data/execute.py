@@ -5,13 +5,14 @@ two scaled 128-bit integers a value, so that no sum depends on the order of its 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
 import msgspec
 
-from loopwright.data import expressions, facts, service, sources, sql
+from loopwright.artifacts.model import Version
+from loopwright.data import expressions, facts, online, service, sources, sql
 from loopwright.data.model import (
     AsOf,
     Column,
@@ -92,11 +93,17 @@ class Executor:
     """
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, space: Space, spec: FeaturesSpec, facts_us: int = FOREVER_US
+        self,
+        con: duckdb.DuckDBPyConnection,
+        space: Space,
+        spec: FeaturesSpec,
+        facts_us: int = FOREVER_US,
+        version: Callable[[Space, DataSpec], Version] = service.current_version,
     ) -> None:
         self.con = con
         self.spec = spec
         self._space = space
+        self._version = version
         self._sources: dict[str, Opened] = {}
         for number, source in enumerate(spec.sources):
             self._sources[source.name] = self.open(source, f"lw.source.{number}", self._needs(source), facts_us)
@@ -110,7 +117,7 @@ class Executor:
         Raises:
             Invalid: the source lacks one of them.
         """
-        version = service.current_version(self._space, source)
+        version = self._version(self._space, source)
         columns = {column.name: column for column in service.schema(self._space, version)}
         opened = Opened(source, sql.ident(table), columns)
         require_columns(tuple(columns.values()), source, source.name)
@@ -163,13 +170,7 @@ class Executor:
         return list(dict.fromkeys(needs))
 
     def _base_columns(self) -> list[str]:
-        """The base columns that features are made of."""
-        used = list(self.spec.columns)
-        for out, text in self.spec.derive:
-            used += expressions.columns_of(text, f"derive.{out}")
-        for join in self.spec.joins:
-            used += [ours for ours, _ in join.on]
-        return list(dict.fromkeys(used))
+        return online.base_columns(self.spec)
 
     def build(self, span: Span) -> None:
         """Make the table `features`.
@@ -289,8 +290,8 @@ class Executor:
         outs = ", ".join(f"s.{_held(out)} AS {sql.ident(out)}" for out, _ in join.columns)
         return f"SELECT base.{_I}, {outs} FROM base LEFT JOIN ({facts}) s ON {_equal(join.on)}"
 
-    def _asof(self, join: AsOf | Lookup, source: Opened, span: Span) -> str:
-        """The row with the latest time among those known; of two for the same time the one known last, then the first.
+    def _rising(self, join: AsOf | Lookup, source: Opened, span: Span) -> str:
+        """Of each key the rows that are ever the latest known: by time, then by knowledge, then the first.
 
         A row counts from max(time, known) on, unless a row for a later time counts already; so the rows that are ever
         the latest rise in both, and one as-of join finds them.
@@ -308,10 +309,14 @@ class Executor:
             f"SELECT * FROM ({facts}) QUALIFY row_number() OVER (PARTITION BY {keys}, {_AT}"
             f" ORDER BY {_TIME} DESC, {_KNOWN} DESC, {_ROW}) = 1"
         )
-        rising = (
+        return (
             f"SELECT * FROM ({best}) QUALIFY {_TIME} >= coalesce(max({_TIME}) OVER (PARTITION BY {keys} ORDER BY {_AT}"
             f" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), {_TIME})"
         )
+
+    def _asof(self, join: AsOf | Lookup, source: Opened, span: Span) -> str:
+        """The latest row known at the asking time."""
+        rising = self._rising(join, source, span)
         fresh = ""
         if isinstance(join, AsOf) and join.within_us is not None:
             fresh = f"base.{_AT} - s.{_TIME} <= {join.within_us}"
@@ -321,6 +326,54 @@ class Executor:
         )
         on = _equal(join.on)
         return f"SELECT base.{_I}, {outs} FROM base ASOF LEFT JOIN ({rising}) s ON {on} AND base.{_AT} >= s.{_AT}"
+
+    def held(self, join: Join, floor_us: int) -> list[tuple[Any, ...]]:
+        """What a look-up from a moment on can need of a join's source: key, (counts from, held, known), values."""
+        source = self._sources[join.source.name]
+        keys = ", ".join(self._plain_key(source, theirs) for _, theirs in join.on)
+        if isinstance(join, Window):
+            names = online.wanted(join)
+            values = ", ".join(self._there(source, name) for name in names)
+            known = source.known()
+            query = (
+                f"SELECT {keys}, {known}, {known}, {known}, {values} FROM {source.table} WHERE {_whole(join.on)}"
+                f" AND {known} > {floor_us - join.last_us} ORDER BY {known}, rowid"
+            )
+        elif isinstance(join, Lookup) and source.spec.known_column is None:
+            values, never = self._taken(join.columns, source), f"CAST({-FOREVER_US} AS BIGINT)"
+            query = (
+                f"SELECT {keys}, {never}, {never}, {never}, {values} FROM {source.table} WHERE {_whole(join.on)}"
+                f" QUALIFY row_number() OVER (PARTITION BY {_theirs(join.on)} ORDER BY rowid) = 1"
+            )
+        else:
+            ours = ", ".join(_key(name) for name, _ in join.on)
+            values = ", ".join(f"r.{_held(out)}" for out, _ in join.columns)
+            keys = ", ".join(self._plain_key(source, theirs, _key(name)) for name, theirs in join.on)
+            query = (
+                f"SELECT {keys}, {_AT}, {_TIME}, {_KNOWN}, {values} FROM ({self._rising(join, source, Span())}) r"
+                f" QUALIFY coalesce(lead({_AT}) OVER (PARTITION BY {ours} ORDER BY {_AT}), {FOREVER_US}) > {floor_us}"
+                f" ORDER BY {_AT}"
+            )
+        return self.con.execute(query).fetchall()
+
+    def _plain_key(self, source: Opened, name: str, held: str = "") -> str:
+        """A key column as a whole number, a fraction, a truth value, a text or a moment."""
+        column, place = source.column(name), held or sql.ident(name)
+        match online.kind_of(column.type):
+            case "int":
+                return f"TRY_CAST({place} AS BIGINT)"
+            case "float":
+                return f"CAST({place} AS DOUBLE)"
+            case "time":
+                return f"epoch_us(CAST({place} AS TIMESTAMP))"
+        return place if column.kind == "bool" else f"CAST({place} AS VARCHAR)"
+
+    def _there(self, source: Opened, name: str) -> str:
+        """A column that a window reads as a number; of what is none, 1 where it is not null."""
+        kind = source.column(name)
+        if kind.kind in ("number", "bool"):
+            return sql.number(sql.ident(name), kind.type)
+        return f"CASE WHEN {sql.ident(name)} IS NOT NULL THEN 1.0::DOUBLE END"
 
     def _window(self, join: Window, source: Opened, span: Span) -> str:
         """Aggregates over (at - last, at] of knowledge time, by one ordered pass over requests and facts together."""

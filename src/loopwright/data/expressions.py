@@ -14,6 +14,9 @@ _TOKEN = re.compile(
 )
 
 
+_FRACTION = re.compile(r"\d+\.\d*|\.\d+")
+
+
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
@@ -36,19 +39,25 @@ def columns_of(expression: str, field: str) -> tuple[str, ...]:
     Raises:
         Invalid: it is empty, or holds something that is not allowed; the message names it.
     """
-    return tuple(dict.fromkeys(column for _, column in _read(expression, field) if column is not None))
+    return tuple(dict.fromkeys(column for _, column in tokens_of(expression, field) if column is not None))
 
 
 def quoted(expression: str, field: str, table: str) -> str:
-    """The expression with its columns as `table`'s and quoted, so that one may have the name of a word of SQL.
+    """The expression as DuckDB takes it: columns as `table`'s and quoted, so that one may have the name of a word.
+
+    A number with a point is a fraction of 64 bits, as in every other language, and no decimal.
 
     Raises:
         Invalid: as `columns_of`.
     """
-    return " ".join(text if column is None else table + ident(column) for text, column in _read(expression, field))
+    parts = []
+    for text, column in tokens_of(expression, field):
+        fraction = column is None and _FRACTION.fullmatch(text)
+        parts.append(table + ident(column) if column is not None else f"{text}e0" if fraction else text)
+    return " ".join(parts)
 
 
-def _read(expression: str, field: str) -> list[tuple[str, str | None]]:
+def tokens_of(expression: str, field: str) -> list[tuple[str, str | None]]:
     """The tokens, each with the column that it names, if it names one."""
     tokens = _tokens(expression, field) if isinstance(expression, str) else []
     if not tokens:

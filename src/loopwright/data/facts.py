@@ -5,7 +5,7 @@ They stand beside the versions of their source: offline both are read, online on
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -152,6 +152,23 @@ def after(tx: Tx, name: str, seq: int, until_us: int) -> list[Fact]:
         (name, seq, until_us),
     )
     return [Fact(row[0], row[1], row[2], _decode(row[3])) for row in rows]
+
+
+def newest(tx: Tx) -> tuple[int, int]:
+    """The number of the last row of any source, and how often rows were taken back."""
+    last = tx.value("SELECT COALESCE(MAX(seq), 0) FROM facts")
+    return int(last), int(tx.value("SELECT COALESCE(SUM(times), 0) FROM facts_taken_back"))
+
+
+def take_back(tx: Tx, name: str, seqs: Sequence[int]) -> None:
+    """Take rows out for good; snapshots are then made anew."""
+    for seq in seqs:
+        tx.execute("DELETE FROM facts WHERE name = ? AND seq = ?", (name, seq))
+    tx.execute(
+        "INSERT INTO facts_taken_back(name, times) VALUES (?, 1)"
+        " ON CONFLICT (name) DO UPDATE SET times = facts_taken_back.times + 1",
+        (name,),
+    )
 
 
 def newest_us(tx: Tx, name: str, *, before_us: int) -> int | None:

@@ -23,6 +23,7 @@ MIGRATIONS = [
     CREATE INDEX facts_known ON facts(name, known_us, seq);
     CREATE INDEX facts_about ON facts(name, about, seq)
     """,
+    "CREATE TABLE facts_taken_back(name TEXT PRIMARY KEY, times INTEGER NOT NULL)",
 ]
 
 

@@ -86,17 +86,39 @@ def add(
     known = queries.Known(_shown(space, file), _plain(declaration), contract, findings)
 
     def keep(tx: Tx) -> Version:
-        version = names.register(tx, actor, name, artifact, always=False)
-        queries.put_version(tx, name, version.number, known)
+        version = enter(tx, actor, name, artifact, known)
         if not _passing(space, file):
             queries.put_stat(tx, str(file), stat, digest, machine_us())
-        if last is None or version.number != last.number:
-            counts = {"rows": found.rows, "columns": len(found.schema), "findings": len(findings)}
-            ledger.append(tx, actor, DATA_ADDED, version.ref, {**counts, "digest": digest})
         return version
 
     version = space.write(keep)
     return _added(space, version, known, unchanged=last is not None and version.number == last.number)
+
+
+def enter(tx: Tx, actor: str, name: str, artifact: Artifact, known: queries.Known) -> Version:
+    """Make stored bytes the newest version of a name, unless they are; with the event."""
+    before = tx.value("SELECT MAX(number) FROM data_versions WHERE name = ?", (name,))
+    version = names.register(tx, actor, name, artifact, always=False)
+    queries.put_version(tx, name, version.number, known)
+    if version.number != before:
+        found = _found(artifact)
+        counts = {"rows": found.rows, "columns": len(found.schema), "findings": len(known.findings)}
+        ledger.append(tx, actor, DATA_ADDED, version.ref, {**counts, "digest": artifact.digest})
+    return version
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A file that was stored and looked into; no version yet."""
+
+    artifact: Artifact
+    contract: Contract
+    findings: tuple[Finding, ...]
+
+
+def stored(space: Space, file: Path, declaration: DataSpec | None) -> Stored:
+    """Store a file that was made here and say what is in it."""
+    found, contract, findings = _look(space, file, declaration)
+    return Stored(artifacts.put_blob(space, file, kind=KIND, meta=msgspec.to_builtins(found)), contract, findings)
 
 
 def current_version(space: Space, data: DataSpec) -> Version:
