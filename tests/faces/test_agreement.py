@@ -223,6 +223,8 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
     "artifacts.gc": (Ask({"dry_run": True}), Ask({"grace": "nothing"})),
     "audit.chain": (Ask({"verify": True}), Ask({"key": "nothing"})),
     "audit.seal": (Ask(ready=sealed), UNKNOWN),
+    "audit.erase": (Ask({"subject": "who=nobody", "dry_run": True}), Ask({"subject": "nobody"})),
+    "audit.erasures": (Ask(), UNKNOWN),
     "audit.checkpoint": (Ask({"out": "{door}.txt"}, passing=OF_A_CHAIN), Ask({"out": "no/folder/x.txt"})),
     "data.add": (Ask({"path": "asks.csv"}), Ask({"path": "asks.csv", "as_": "Not A Name"})),
     "data.add_rows": (Ask({"name": "asks", "body": ROW}), Ask({"name": "asks", "body": b"{"})),

@@ -125,8 +125,14 @@ def load(space: Space, digest: str, kind: str, meta: Mapping[str, Any]) -> Any:
 
     Raises:
         Corrupt: what is stored is no value of that kind.
+        Erased: it held rows that were erased.
         Unsupported: no codec here reads it.
     """
+    with service.told(space):
+        return _load(space, digest, kind, meta)
+
+
+def _load(space: Space, digest: str, kind: str, meta: Mapping[str, Any]) -> Any:
     files = service.files(space, digest)
     if kind != KIND:
         for codec in _codecs.values():

@@ -143,6 +143,10 @@ class _Fsck:
             self._artifact(row["digest"], bool(row["is_tree"]), row["size_bytes"], sizes)
 
     def _artifact(self, digest: str, is_tree: bool, size: int, sizes: dict[str, int]) -> None:
+        if digest in self.reach.erased:
+            if self.space.blobs.has(digest):
+                self.bad[digest] = "it was erased and its bytes are here again"
+            return
         if not self._there(digest, None if is_tree else size, sizes) or not is_tree or digest in self.bad:
             return
         try:
@@ -155,6 +159,8 @@ class _Fsck:
 
     def _there(self, digest: str, size: int | None, sizes: dict[str, int]) -> bool:
         held = sizes.get(digest)
+        if digest in self.reach.erased:
+            return True
         if held is None:
             if not self.space.blobs.has(digest):  # it may have come meanwhile
                 self.bad.setdefault(digest, "it is missing")

@@ -42,6 +42,16 @@ class LabelMove(msgspec.Struct, frozen=True, kw_only=True):
     at_us: int
 
 
+class Taint(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that was made from rows which were erased later."""
+
+    name: str
+    number: int
+    erasure: str
+    rows: int
+    at_us: int
+
+
 VERSION_REGISTERED = EventKind("version.registered@1", "{subject} was registered ({kind})")
 LABEL_MOVED = EventKind("label.moved@1", "{subject} now points at version {number}")
 STORE_CLEANED = EventKind(

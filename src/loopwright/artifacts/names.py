@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from loopwright.access import permits
 from loopwright.artifacts import service
-from loopwright.artifacts.model import LABEL_MOVED, VERSION_REGISTERED, Artifact, LabelMove, Version
+from loopwright.artifacts.model import LABEL_MOVED, VERSION_REGISTERED, Artifact, LabelMove, Taint, Version
 from loopwright.kernel.errors import Conflict, Invalid, NotFound
 from loopwright.kernel.ids import valid_name
 from loopwright.store import ledger
@@ -143,6 +143,31 @@ def move(
         (name, label, number, actor, tx.now_us()),
     )
     ledger.append(tx, actor, LABEL_MOVED, f"{name}@{label}", {"number": number, "before": held}, cause=cause)
+
+
+def taint(tx: Tx, mark: Taint) -> bool:
+    """Mark a version as made from rows that were erased; False when it was before."""
+    added = tx.execute(
+        "INSERT INTO taints(name, number, erasure, rows, at_us) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (name, number, erasure) DO NOTHING",
+        (mark.name, mark.number, mark.erasure, mark.rows, mark.at_us),
+    )
+    return added == 1
+
+
+def taints(tx: Tx, name: str, number: int | None = None) -> list[Taint]:
+    """The marks of a name's versions, or of one of them."""
+    rows = tx.query(
+        "SELECT * FROM taints WHERE name = ? AND number = COALESCE(?, number) ORDER BY number, at_us, erasure",
+        (name, number),
+    )
+    return [as_struct(Taint, row) for row in rows]
+
+
+def tainted_by(tx: Tx, erasure: str) -> list[str]:
+    """The versions that an erasure marked."""
+    rows = tx.query("SELECT name, number FROM taints WHERE erasure = ? ORDER BY name, number", (erasure,))
+    return [f"{row['name']}@{row['number']}" for row in rows]
 
 
 def guard(tx: Tx, name: str, label: str) -> None:

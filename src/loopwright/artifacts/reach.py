@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from loopwright.kernel.errors import Corrupt, NotFound
+from loopwright.store import erasure
 from loopwright.store.database import Tx
 from loopwright.store.roots import Root, digests_in
 from loopwright.store.space import Space
@@ -22,10 +23,11 @@ class Reach:
         self.unread: dict[str, str] = {}
         self._inside: dict[str, list[str]] = {}
         self._rows: dict[str, list[tuple[bool, str]]] | None = None
+        self.erased: dict[str, str | None] = {}
 
     def load(self, tx: Tx) -> None:
         """Read the table of artifacts at once, for all that is followed before `settled`."""
-        self._rows = {}
+        self._rows, self.erased = {}, erasure.tombstones(tx)
         for row in tx.query("SELECT digest, is_tree, meta FROM artifacts"):
             self._rows.setdefault(row["digest"], []).append((bool(row["is_tree"]), row["meta"]))
 
@@ -66,6 +68,10 @@ class Reach:
         return known
 
     def _look(self, tx: Tx | None, digest: str) -> list[str]:
+        if tx is not None and (stone := erasure.tombstone(tx, digest)) is not None:
+            self.erased[digest] = stone.successor
+        if digest in self.erased:
+            return [part for part in (self.erased[digest],) if part is not None]
         if self._rows is None:
             assert tx is not None
             found = tx.query("SELECT is_tree, meta FROM artifacts WHERE digest = ?", (digest,))

@@ -1,7 +1,8 @@
 """Put, get and read artifacts. The blob is durable before the row that names it."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import msgspec
 from loopwright.artifacts import condemned
 from loopwright.artifacts.model import Artifact
 from loopwright.kernel import canonical
-from loopwright.kernel.errors import Corrupt, Invalid, NotFound, Unavailable
+from loopwright.kernel.errors import Corrupt, Erased, Invalid, NotFound, Unavailable
 from loopwright.kernel.files import replace_file
 from loopwright.kernel.ids import valid_path
+from loopwright.store import erasure
 from loopwright.store.blobs import is_digest
 from loopwright.store.database import Tx, as_struct, as_text
+from loopwright.store.roots import digests_in
 from loopwright.store.space import Space
 
 TREE_TYPE = "loopwright-tree-1"
@@ -38,6 +41,11 @@ MIGRATIONS = [
     """
     ALTER TABLE artifacts ADD COLUMN put_us BIGINT NOT NULL DEFAULT 0;
     CREATE TABLE condemned(digest TEXT PRIMARY KEY, at_us BIGINT NOT NULL, removed_us BIGINT)
+    """,
+    """
+    CREATE TABLE taints(
+      name TEXT NOT NULL, number INTEGER NOT NULL, erasure TEXT NOT NULL, rows BIGINT NOT NULL, at_us BIGINT NOT NULL,
+      PRIMARY KEY (name, number, erasure))
     """,
 ]
 
@@ -142,7 +150,9 @@ def find(tx: Tx, digest: str, kind: str | None = None) -> Artifact:
 
     Raises:
         NotFound: there is none.
+        Erased: it held rows that were erased.
     """
+    erasure.require_kept(tx, digest, f"artifact {digest}")
     row = tx.one(
         "SELECT * FROM artifacts WHERE digest = ? AND kind = COALESCE(?, kind) ORDER BY at_us LIMIT 1", (digest, kind)
     )
@@ -156,9 +166,45 @@ def recorded(tx: Tx) -> list[tuple[str, bool]]:
     return [(row["digest"], bool(row["is_tree"])) for row in tx.query("SELECT digest, is_tree FROM artifacts")]
 
 
+def retire(tx: Tx, erased: str, found: erasure.Found, successor: str | None = None) -> None:
+    """Bury an artifact whose rows were erased, and forget what its metadata says of them."""
+    erasure.bury(tx, erased, found, successor)
+    tx.execute("UPDATE artifacts SET meta = '{}' WHERE digest = ?", (found.digest,))
+
+
+def of_kind(space: Space, kind: str) -> list[Artifact]:
+    """All artifacts of a kind that are not erased, in the order of their digests."""
+    with space.read() as tx:
+        gone = erasure.tombstones(tx)
+        rows = tx.query("SELECT * FROM artifacts WHERE kind = ? ORDER BY digest", (kind,))
+    kept = (row for row in rows if row["digest"] not in gone)
+    return [as_struct(Artifact, r, is_tree=bool(r["is_tree"]), meta=msgspec.json.decode(r["meta"])) for r in kept]
+
+
+@contextlib.contextmanager
+def told(space: Space) -> Iterator[None]:
+    """Inside, a blob that is missing because it was erased is told as erased.
+
+    Raises:
+        Erased: a blob that was read held rows that were erased.
+    """
+    try:
+        yield
+    except NotFound as error:
+        for digest in digests_in(error.message) if error.code == "blob.missing" else ():
+            with space.read() as tx:
+                erasure.require_kept(tx, digest)
+        raise
+
+
 def files(space: Space, digest: str) -> dict[str, str]:
-    """The files of a tree: path -> digest."""
-    return {path: file for path, (file, _) in decode_tree(space.blobs.read(digest)).items()}
+    """The files of a tree: path -> digest.
+
+    Raises:
+        Erased: it held rows that were erased.
+    """
+    with told(space):
+        return {path: file for path, (file, _) in decode_tree(space.blobs.read(digest)).items()}
 
 
 def local_path(space: Space, digest: str, path: str | None = None) -> Path:
@@ -172,7 +218,12 @@ def local_path(space: Space, digest: str, path: str | None = None) -> Path:
         if path not in listing:
             raise NotFound(f"no file {path!r} in {digest}", code="artifact.file", field="path")
         digest = listing[path]
-    return space.blobs.path(digest)
+    with told(space):
+        found = space.blobs.path(digest)
+    if not found.exists():
+        with space.read() as tx:
+            erasure.require_kept(tx, digest)
+    return found
 
 
 def read(space: Space, digest: str, path: str | None = None) -> bytes:
@@ -214,7 +265,11 @@ def _kept(space: Space, put: Callable[[], tuple[Artifact, list[str]]]) -> Artifa
     seen: condemned.Removed = {}
     for _ in range(_TRIES):
         artifact, digests = put()
-        taken = space.write(partial(_record, artifact=artifact, digests=digests, seen=seen))
+        try:
+            taken = space.write(partial(_record, artifact=artifact, digests=digests, seen=seen))
+        except Erased:
+            erasure.sweep(space)
+            raise
         if not taken:
             return get(space, artifact.digest, artifact.kind)
         seen.update(condemned.wait(space, taken))
@@ -225,6 +280,8 @@ def _kept(space: Space, put: Callable[[], tuple[Artifact, list[str]]]) -> Artifa
 
 def _record(tx: Tx, artifact: Artifact, digests: list[str], seen: condemned.Removed) -> list[str]:
     """Write the row; returns the digests that a cleaning has taken since they were put, and then writes nothing."""
+    for digest in digests:
+        erasure.require_kept(tx, digest, "what is to be stored")
     taken = condemned.taken(tx, digests, seen)
     if not taken:
         tx.execute(

@@ -99,4 +99,6 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CHECKPOINT_SIGNED = EventKind("checkpoint.signed@1", "a checkpoint over {events} events was signed")
-EVENTS = [CHECKPOINT_SIGNED]
+SUBJECT_ERASED = EventKind("subject.erased@1", "{rows} rows of one subject were erased, {tainted} models are marked")
+MODEL_TAINTED = EventKind("model.tainted@1", "{subject} was trained on {rows} rows that were erased")
+EVENTS = [CHECKPOINT_SIGNED, SUBJECT_ERASED, MODEL_TAINTED]

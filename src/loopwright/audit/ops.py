@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from loopwright.audit import erase as erasing
 from loopwright.audit import service
+from loopwright.audit.erase import Receipt
 from loopwright.audit.model import ChainReport, Sealed, Signed
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.op import FileText, Op
@@ -41,6 +43,33 @@ def checkpoint(space: Space, actor: str, *, out: Path | None = None) -> Signed:
     if out is not None:
         service.write_out(signed.text, out)
     return signed
+
+
+def erase(
+    space: Space,
+    actor: str,
+    *,
+    subject: str,
+    dry_run: bool = False,
+    files: bool = False,
+) -> Receipt:
+    """Erase a subject everywhere: data, tables, caches, logs, labels, samples, texts; mark the models that saw it.
+
+    Args:
+        subject: column=value, such as tailnum=N14228.
+        dry_run: only count what would go.
+        files: also write the project's own files anew without the rows.
+    """
+    return erasing.erase(space, actor, subject=subject, dry_run=dry_run, files=files)
+
+
+def erasures(space: Space, actor: str) -> list[Receipt]:
+    """List the receipts of all erasures."""
+    return erasing.receipts(space, actor)
+
+
+def _erasures_text(found: list[Receipt]) -> str:
+    return "\n".join(f"{one.ended}  {erasing.text(one)}" for one in found) or "nothing was ever erased"
 
 
 def _chain_text(report: ChainReport) -> str:
@@ -84,4 +113,13 @@ OPS = [
         writes="out",
         render=_signed_text,
     ),
+    Op(
+        fn=erase,
+        http="POST /api/v1/erasures",
+        action="subjects.erase",
+        cli="erase",
+        render=erasing.text,
+        exit_code=lambda receipt: 1 if receipt.left else 0,
+    ),
+    Op(fn=erasures, http="GET /api/v1/erasures", action="audit.read", cli="audit erasures", render=_erasures_text),
 ]

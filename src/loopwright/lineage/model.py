@@ -6,12 +6,17 @@ import msgspec
 
 
 class Bytes(msgspec.Struct, frozen=True, kw_only=True):
-    """A version and whether its bytes, hashed again now, are those that were stored."""
+    """A version and whether its bytes, hashed again now, are those that were stored.
+
+    Args:
+        erased: whether rows of it were erased since; `bytes_ok` then speaks of what has taken its place.
+    """
 
     ref: str
     digest: str
     bytes_ok: bool
     size_bytes: int = 0
+    erased: bool = False
 
 
 class TracedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +51,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         picked: the version whose turn it was; `version` answered, another one when the picked one failed.
         data: the data versions that the model's run and the runs before it read.
         trained_on: the state of the prediction log and the moment up to which the run looked.
+        tainted: whether the model was trained on rows that were erased since.
     """
 
     id: str
@@ -65,6 +71,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     data: list[Bytes]
     trained_on: dict[str, Any]
     decisions: list[Decision]
+    tainted: bool = False
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

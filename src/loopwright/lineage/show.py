@@ -83,6 +83,8 @@ def _endpoint(space: Space, name: str) -> Shown:
 
 def _version(space: Space, version: Version) -> Shown:
     artifact = artifacts.get(space, version.digest, version.kind)
+    with space.read() as tx:
+        marks = names.taints(tx, version.name, version.number)
     run = run_of(space, version)
     facts: dict[str, Any] = {
         "digest": version.digest,
@@ -91,6 +93,8 @@ def _version(space: Space, version: Version) -> Shown:
         "labels": [label for label, number in names.labels_of(space, version.name).items() if number == version.number],
         **artifact.meta,
     }
+    if marks:
+        facts["tainted"] = [{"rows": mark.rows, "since": format_time(mark.at_us), "by": mark.erasure} for mark in marks]
     if artifact.is_tree:
         facts["files"] = artifacts.files(space, version.digest)
     if run is not None:

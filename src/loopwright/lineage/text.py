@@ -19,7 +19,7 @@ def of_trace(found: Trace) -> str:
         f"  label     {label}",
         "  others    " + (", ".join(f"{v}: {s:.4f}" for v, s in sorted(found.scores.items())) or "none"),
         "  inputs    " + ", ".join(f"{name}={value}" for name, value in found.inputs.items()),
-        f"  model     {_bytes(found.model)}",
+        f"  model     {_bytes(found.model)}" + (", trained on rows that were erased since" if found.tainted else ""),
     ]
     if found.run is not None:
         code = found.run.commit[:12] if found.run.commit else "no commit"
@@ -35,7 +35,9 @@ def of_trace(found: Trace) -> str:
 
 
 def _bytes(item: Bytes) -> str:
-    state = "bytes are as stored" if item.bytes_ok else "BYTES DIFFER from what was stored: lw fsck"
+    state = "rows of it were erased since" if item.erased else "bytes are as stored"
+    if not item.bytes_ok:
+        state = "BYTES DIFFER from what was stored: lw fsck"
     return f"{item.ref} {item.digest[:12]} ({state})"
 
 

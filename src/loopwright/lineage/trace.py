@@ -11,7 +11,7 @@ from loopwright.lineage.model import Bytes, Decision, Trace, TracedRun
 from loopwright.runs import service as runs
 from loopwright.runs.model import Run
 from loopwright.serving import predictions, routes
-from loopwright.store import ledger
+from loopwright.store import erasure, ledger
 from loopwright.store.space import Space
 
 # the fields of a decision that name versions of the endpoint's model
@@ -32,6 +32,8 @@ def trace(space: Space, actor: str, *, prediction: str) -> Trace:
     number = row.version if row.version is not None else row.arm
     version = names.get(space, spec.model, number)
     made = run_of(space, version)
+    with space.read() as tx:
+        marks = names.taints(tx, spec.model, number)
     return Trace(
         id=row.id,
         request_id=row.request_id,
@@ -50,6 +52,7 @@ def trace(space: Space, actor: str, *, prediction: str) -> Trace:
         data=[] if made is None else data_of(space, made),
         trained_on={} if made is None else training_of(made),
         decisions=decisions(space, row.endpoint, number, row.at_us),
+        tainted=bool(marks),
     )
 
 
@@ -79,13 +82,19 @@ def traced_run(run: Run) -> TracedRun:
 
 
 def checked(space: Space, version: Version) -> Bytes:
-    """Hash the bytes of a version again, every file of a tree."""
-    artifact = artifacts.get(space, version.digest)
-    digests = [version.digest]
-    if artifact.is_tree and space.blobs.verify(version.digest):
-        digests += artifacts.files(space, version.digest).values()
-    good = all(space.blobs.verify(digest) for digest in digests)
-    return Bytes(ref=version.ref, digest=version.digest, bytes_ok=good, size_bytes=artifact.size_bytes)
+    """Hash the bytes of a version again, every file of a tree; of what was erased, what has taken its place."""
+    with space.read() as tx:
+        digest, gone = erasure.latest(tx, version.digest), erasure.tombstone(tx, version.digest) is not None
+    if gone and digest == version.digest:  # all of its rows were erased
+        return Bytes(ref=version.ref, digest=version.digest, bytes_ok=True, erased=True)
+    artifact = artifacts.get(space, digest)
+    digests = [digest]
+    if artifact.is_tree and space.blobs.verify(digest):
+        with space.read() as tx:
+            digests += [erasure.latest(tx, file) for file in artifacts.files(space, digest).values()]
+    good = all(space.blobs.verify(each) for each in digests)
+    size = artifact.size_bytes
+    return Bytes(ref=version.ref, digest=version.digest, bytes_ok=good, size_bytes=size, erased=gone)
 
 
 def data_of(space: Space, run: Run) -> list[Bytes]:

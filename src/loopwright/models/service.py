@@ -25,6 +25,7 @@ from loopwright.models.model import (
 )
 from loopwright.models.value import Model
 from loopwright.store.database import Tx
+from loopwright.store.erasure import latest
 from loopwright.store.space import Space
 
 
@@ -91,8 +92,9 @@ def load(space: Space, digest: str) -> Model:
         Corrupt: its bytes are not what was stored.
     """
     package = artifacts.get(space, digest, KIND)
-    files = {path: space.blobs.read(file) for path, file in artifacts.files(space, digest).items()}
-    return Model(name=str(package.meta["name"]), files=files)
+    with space.read() as tx:  # of a sample that held erased rows there is a smaller one
+        held = {path: latest(tx, file) for path, file in artifacts.files(space, digest).items()}
+    return Model(name=str(package.meta["name"]), files={path: space.blobs.read(file) for path, file in held.items()})
 
 
 def card(space: Space, digest: str) -> Card:
@@ -106,8 +108,10 @@ def contract(space: Space, digest: str) -> list[ColumnContract]:
 
 
 def sample(space: Space, digest: str) -> Sample:
-    """Sample rows of a stored package with the scores they must get."""
-    return msgspec.json.decode(artifacts.read(space, digest, SAMPLE_FILE), type=Sample)
+    """Sample rows of a stored package with the scores they must get; those of an erased subject are not among them."""
+    with space.read() as tx:
+        file = latest(tx, artifacts.files(space, digest)[SAMPLE_FILE])
+    return msgspec.json.decode(artifacts.read(space, file), type=Sample)
 
 
 def files(space: Space, digest: str) -> Files:

@@ -17,12 +17,12 @@ import msgspec
 
 from loopwright.artifacts import service as artifacts
 from loopwright.kernel.clock import machine_us
-from loopwright.kernel.errors import Invalid, NotFound
+from loopwright.kernel.errors import Erased, Invalid, NotFound
 from loopwright.kernel.files import fsync_folder
 from loopwright.kernel.ids import valid_path
 from loopwright.kernel.times import MINUTE
 from loopwright.runs.model import Point
-from loopwright.store import frames
+from loopwright.store import erasure, frames
 from loopwright.store.check import Finding
 from loopwright.store.database import Tx
 from loopwright.store.locks import is_held, take
@@ -165,15 +165,22 @@ def points(path: Path) -> Iterator[Point]:
 
 
 def seal(space: Space, run_id: str) -> Logged:
-    """Make artifacts of what a run has logged."""
+    """Make artifacts of what a run has logged, but for files and a console that were erased and would come back."""
     logged, folder, sealed = so_far(space, run_id), folder_of(space, run_id), {}
+    with space.read() as tx:
+        gone = erasure.tombstones(tx)
+    if gone.keys() & set(logged.files.values()):
+        erasure.sweep(space)
+        kept = {path: digest for path, digest in logged.files.items() if digest not in gone}
+        logged = msgspec.structs.replace(logged, files=kept)
     if logged.metrics:
         meta = {"names": sorted(logged.metrics)}
         sealed["metrics"] = artifacts.put_blob(space, folder / METRICS, kind="metrics", meta=meta).digest
     if logged.files:
         sealed["files"] = artifacts.put_tree(space, logged.files, kind="run-files", meta={}).digest
     if (folder / CONSOLE).exists():
-        sealed["console"] = artifacts.put_blob(space, folder / CONSOLE, kind="console", meta={}).digest
+        with contextlib.suppress(Erased):
+            sealed["console"] = artifacts.put_blob(space, folder / CONSOLE, kind="console", meta={}).digest
     return msgspec.structs.replace(logged, sealed=sealed)
 
 

@@ -96,6 +96,7 @@ class Engine:
         self.clock_us: int | None = None
         self.subject_key = b""
         self.host = 0
+        self.erasures = 0
         self.unlogged = 0
         self.log_problem = ""
         self._log_failed_s = 0.0
@@ -107,6 +108,15 @@ class Engine:
             for spool in self._spools.values():
                 spool.rotate()
             self._spools.clear()
+
+    def forget(self, erasures: int) -> None:
+        """Let go of the spools, and of the answers that are remembered, when another erasure has begun."""
+        if erasures != self.erasures:
+            self.erasures = erasures
+            for spool in self._spools.values():
+                spool.rotate()
+            self._memory.clear()
+            self._memory_bytes = 0
 
     def answer(self, asks: Sequence[Ask], render: Render) -> None:
         """Give every Ask its answer, or leave it pending; `render` makes the bytes that a repeat of it gets again."""

@@ -4,11 +4,12 @@ A label may come late, twice, corrected, or before its prediction.
 """
 
 import math
+from pathlib import Path
 
 import msgspec
 
 from loopwright.kernel.errors import Invalid
-from loopwright.serving import routes
+from loopwright.serving import routes, subjects
 from loopwright.serving.moments import moment
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -47,7 +48,8 @@ def add(space: Space, actor: str, endpoint: str, body: bytes) -> Taken:
     """Take NDJSON lines `{"id", "label", "known_at"}` for an endpoint: all of them, durably, or none.
 
     A line that says what is already known is counted as repeated. Another value for an id is a correction: the one
-    with the latest known_at stands, and of equal ones the last to arrive.
+    with the latest known_at stands, and of equal ones the last to arrive. A label of an erased request is not kept, and
+    counts as repeated.
 
     Raises:
         Invalid: a line is not a label; names the line and the field.
@@ -55,7 +57,8 @@ def add(space: Space, actor: str, endpoint: str, body: bytes) -> Taken:
     """
     spec = routes.endpoint(space, endpoint)
     lines = read(body, spec.task)
-    return space.write(lambda tx: _insert(tx, endpoint, lines))
+    key = subjects.key_path(space)
+    return space.write(lambda tx: _insert(tx, endpoint, lines, key))
 
 
 def read(body: bytes, task: str) -> list[tuple[str, float, int | None]]:
@@ -86,10 +89,13 @@ def _line(number: int, raw: bytes, task: str) -> tuple[str, float, int | None]:
     return line.id, value, known
 
 
-def _insert(tx: Tx, endpoint: str, lines: list[tuple[str, float, int | None]]) -> Taken:
+def _insert(tx: Tx, endpoint: str, lines: list[tuple[str, float, int | None]], key: Path) -> Taken:
     now = tx.now_us()
     accepted = 0
+    gone = subjects.erased_refs(tx, (line[0] for line in lines), key)
     for ref, value, known in lines:
+        if ref in gone:
+            continue
         if known is None:
             last = tx.value(
                 "SELECT value FROM labels WHERE endpoint = ? AND ref = ? ORDER BY known_at_us DESC, seq DESC LIMIT 1",

@@ -23,6 +23,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
         keep: versions that stay as shadows.
         gate, policy: settings that releases reads.
         log: `kept` answers also when the log cannot be written; `required` refuses then.
+        approve: the role of the person who must approve a version before it answers anything; empty = nobody need.
     """
 
     name: str
@@ -37,6 +38,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     gate: dict[str, Any] = {}
     policy: dict[str, Any] = {}
     log: LogPromise = "kept"
+    approve: str = ""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class RouteFile(msgspec.Struct, frozen=True, kw_only=True):
         subject_key: the file with the key under which subjects are hashed.
         problems: by endpoint, what could not be published as the tables say, and why.
         host: the host's number among those that share the Space; part of every spool's id.
+        erasures: how many there were; workers let go of their spools and of what they remember when it grows.
     """
 
     format: int = 1
@@ -94,6 +97,7 @@ class RouteFile(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: list[PublishedEndpoint]
     problems: dict[str, str] = {}
     host: int = 0
+    erasures: int = 0
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +127,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     problems: dict[str, str] = {}
     leaving: bool = False
     started_us: int = 0
+    erasures: int = 0
 
 
 class SealedLog(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from loopwright.access.service import local_actor, require
-from loopwright.kernel.errors import NotFound
+from loopwright.kernel.errors import Erased, NotFound
 from loopwright.kernel.times import DAY
 from loopwright.serving import held, labels, record, routes, subjects
 from loopwright.serving.columns import FIXED, Batch, gather, quoted
@@ -228,6 +228,7 @@ def find(space: Space, reference: str, endpoint: str | None = None) -> Predictio
 
     Raises:
         NotFound: no endpoint has logged it.
+        Erased: it was erased.
     """
     specs = routes.endpoints(space) if endpoint is None else [routes.endpoint(space, endpoint)]
     # A request's own id may look like a prediction's: it may be that of another endpoint's answer.
@@ -238,6 +239,10 @@ def find(space: Space, reference: str, endpoint: str | None = None) -> Predictio
             found = [row for row in looked if row is not None]
             if found:
                 return _with_labels(space, min(found, key=lambda row: (row.at_us, row.received_us)))
+    key = subjects.key_path(space)
+    with space.read() as tx:
+        if subjects.erased_refs(tx, (reference,), key):
+            raise Erased(f"prediction {reference[:120]!r} was erased", code="erased", field="id")
     message = f"no prediction {reference[:120]!r} in the log"
     raise NotFound(message, code="prediction.missing", field="id", hint="lw predictions ENDPOINT")
 
@@ -343,7 +348,8 @@ class LogReader:
 
         Columns: id, at_us, the features' columns, label, label_known_us. Returns the time of the first request that
         was logged under these features; None, and no view, when there is none before the moment. A request that names a
-        time before its endpoint had routes was not served then, and counts for nothing.
+        time before its endpoint had routes was not served then, and counts for nothing; neither does one that was asked
+        while a feed was broken.
         """
         parts, firsts = [], []
         for number, endpoint in enumerate(self._endpoints(space, features)):
@@ -372,19 +378,19 @@ class LogReader:
             rows = count(space, endpoint, until_us)
             with space.read() as tx:
                 out.append([endpoint, rows, *labels.state(tx, endpoint, until_us)])
+            out[-1] += self._held(space, endpoint)
         return out
+
+    def _held(self, space: Space, endpoint: str) -> held.Spans:
+        with space.read() as tx:
+            return held.spans(tx, endpoint)
 
     def _endpoints(self, space: Space, features: str) -> Iterable[str]:
         return [spec.name for spec in routes.endpoints(space) if spec.features == features]
 
 
-            out[-1] += self._held(space, endpoint)
 def count(space: Space, endpoint: str, until_us: int) -> int:
     """How many rows of an endpoint lie before a moment, repeats included.
-    def _held(self, space: Space, endpoint: str) -> held.Spans:
-        with space.read() as tx:
-            return held.spans(tx, endpoint)
-
 
     Files that lie before it whole are counted by what is known of them, so that a cached step opens no DuckDB.
     """

@@ -22,6 +22,7 @@ from loopwright.serving.model import (
     RouteFile,
     WorkerReport,
 )
+from loopwright.store import erasure
 from loopwright.store.locks import is_held, take
 from loopwright.store.space import Space
 
@@ -41,7 +42,7 @@ def publish(space: Space) -> int:
     lock = take(folder / "routes.lock")
     try:
         with space.read() as tx:
-            generation, now_us = routes.generation(tx), tx.now_us()
+            generation, now_us, erased = routes.generation(tx), tx.now_us(), erasure.erasures(tx)
             wanted = [
                 (routes.find(tx, row["name"]), routes.routes_in(tx, row["name"]))
                 for row in tx.query("SELECT name FROM endpoints ORDER BY name")
@@ -56,6 +57,7 @@ def publish(space: Space) -> int:
             endpoints=[endpoint for endpoint in endpoints if endpoint is not None],
             problems=problems,
             host=host,
+            erasures=erased,
         )
         replace_file(folder / ROUTE_FILE, msgspec.json.encode(made), durable=False)
     finally:

@@ -24,6 +24,7 @@ class Generation(msgspec.Struct, kw_only=True):
     loaded: Loaded
     host: int = 0
     problems: dict[str, str] = {}
+    erasures: int = 0
 
 
 def read(path: Path) -> RouteFile:
@@ -63,6 +64,7 @@ def prepare(found: RouteFile, loaded: Loaded, before: Mapping[str, Target] | Non
         loaded=kept,
         host=found.host,
         problems=problems,
+        erasures=found.erasures,
     )
 
 

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.files import make_file
+from loopwright.store import erasure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from loopwright.store.database import Tx
     from loopwright.store.space import Space
 
@@ -59,6 +62,25 @@ def check(text: object) -> str:
         code="subject.form",
         field="parameters.subject",
     )
+
+
+def hasher(space: "Space") -> "Callable[[str], str]":
+    """The keyed hash of this Space."""
+    key = key_path(space).read_bytes()
+    return lambda text: keyed_hash(key, text)
+
+
+def erased_refs(tx: "Tx", refs: "Iterable[str]", key: Path) -> set[str]:
+    """Those of some ids that were erased."""
+    if not erasure.has_refs(tx):
+        return set()
+    secret = key.read_bytes()
+    return {ref for ref in refs if erasure.is_erased_ref(tx, ref_hash(secret, ref))}
+
+
+def ref_hash(key: bytes, ref: str) -> str:
+    """By what an erased id of a request or prediction is known."""
+    return keyed_hash(key, f"ref {ref}")
 
 
 def keyed_hash(key: bytes, subject: str) -> str:

@@ -159,6 +159,7 @@ class Worker:
             engine = self._engine
             engine.targets, engine.clock_us, engine.subject_key = made.targets, made.clock_us, made.subject_key
             engine.belong(made.host)
+            engine.forget(made.erasures)
             self._loaded, self._number, self._failed = made.loaded, made.number, ""
             self._problems = made.problems
             self._ready = True
@@ -192,6 +193,7 @@ class Worker:
             problems=self._problems,
             leaving=self._stopped.is_set(),
             started_us=self._started_us,
+            erasures=self._engine.erasures,
         )
         if report != self._reported:
             told = msgspec.json.encode(report)

@@ -161,6 +161,10 @@ class Database(Protocol):
         """A number that changes when anybody has committed, asked for again in the same thread."""
         ...
 
+    def compact(self, tables: Sequence[str], /) -> bool:
+        """Write what is kept anew, so that nothing deleted is left in its files; False when some may be."""
+        ...
+
     def close(self) -> None:
         """Finish the writes that wait, then close every connection."""
         ...

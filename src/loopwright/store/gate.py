@@ -17,12 +17,12 @@ class Gate:
     """A `flock` that is held inside a `with` block."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._fd: int | None = self._open()
         _gates.add(self)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def reopen(self) -> None:
         """In a forked process: take a descriptor of its own, for a lock on a shared one holds for both."""

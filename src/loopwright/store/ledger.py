@@ -155,3 +155,9 @@ def _event(row: Row) -> Event:
         message = f"event {row['seq']} does not hold what was written"
         raise Corrupt(message, code="event.corrupt", hint="lw audit --verify")
     return as_struct(Event, row, data=data)
+
+
+def quoting(tx: Tx, value: str) -> list[Event]:
+    """The events whose data hold a text, oldest first; none should, where the text is a value of somebody's row."""
+    rows = tx.query("SELECT * FROM events WHERE data LIKE ? ORDER BY seq", (f"%{value}%",))
+    return [_event(row) for row in rows]

@@ -40,6 +40,17 @@ MIGRATIONS = [
     CREATE TABLE clock(mode TEXT NOT NULL, now_us BIGINT NOT NULL)
     """,
     "CREATE TABLE leases(name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence BIGINT NOT NULL, until_us BIGINT NOT NULL)",
+    """
+    CREATE TABLE tombstones(
+      digest TEXT PRIMARY KEY, successor TEXT, erasure TEXT NOT NULL, rows BIGINT NOT NULL, at_us BIGINT NOT NULL);
+    CREATE TABLE erasures(
+      id TEXT PRIMARY KEY, subject TEXT NOT NULL, actor TEXT NOT NULL, began_us BIGINT NOT NULL, ended_us BIGINT,
+      receipt TEXT);
+    CREATE TABLE erased_counts(
+      erasure TEXT NOT NULL, place TEXT NOT NULL, name TEXT NOT NULL, n BIGINT NOT NULL,
+      PRIMARY KEY (erasure, place, name));
+    CREATE TABLE erased_refs(hash TEXT PRIMARY KEY, erasure TEXT NOT NULL)
+    """,
 ]
 
 

@@ -7,19 +7,24 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from loopwright.kernel.clock import machine_us
+from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Corrupt, LoopwrightError, Unavailable
 from loopwright.store.database import Statements, refusal
 from loopwright.store.gate import Gate
 from loopwright.store.writer import Write, Writer
 
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "temp_store=MEMORY")
+_PRAGMAS = (
+    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "temp_store=MEMORY"),
+    "secure_delete=ON",  # what is deleted is overwritten: an erasure must not leave it in free pages
+)
 _REFUSED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+COMPACT_S = 10.0  # how long readers of an old snapshot may keep the WAL from being emptied
 _LITTLE_BYTES = 128 << 10  # what the shared memory of a WAL and a frame may want at once
 
 
@@ -211,6 +216,21 @@ class SqliteDatabase(Writer):
         with self.read():
             pass
         return int(self._local.connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def compact(self, tables: Sequence[str]) -> bool:
+        """Write the file anew without what was deleted and empty the WAL; False when a reader held it too long."""
+        self._own()
+        until, gate, busy = monotonic_s() + COMPACT_S, Gate(self.gate.path), True  # a lock of its own, for this thread
+        try:
+            with gate, closing(self._connect()) as connection, told(self.path):
+                connection.execute("VACUUM")
+            while busy and monotonic_s() < until:
+                with gate, closing(self._connect()) as connection, told(self.path):
+                    busy = bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+                time.sleep(0.02 if busy else 0)
+        finally:
+            gate.close()
+        return not busy
 
     def close(self) -> None:
         """Finish the writes that wait, then close every connection inside the gate."""
