@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo-flights
-UNTIL ?= 2013-07-31
+UNTIL ?= 2013-12-31
 export PY
 
 .PHONY: help env demo test test-faults lint bench promised pins
@@ -12,7 +12,7 @@ export PY
 
 help:
 	@echo 'make env          build $(VENV) from the pinned requirements'
-	@echo 'make demo         four months of real flights through the loop, into ./$(DEMO)'
+	@echo 'make demo         nine months of real flights through the loop, faults and all, into ./$(DEMO)'
 	@echo 'make test         the whole test suite'
 	@echo 'make test-faults  faults at 200 points an operation and 40 power cuts (needs root for the cuts)'
 	@echo 'make lint         ruff, mypy, the floors'

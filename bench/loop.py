@@ -1,7 +1,10 @@
-"""Does the loop turn? The flights demo from outside: what was sent, logged and joined, what the loop won, and whether
-it decides the same again when it is slower and its whole process group is killed on the way.
+"""Does the loop turn? The flights demo from outside: what was sent, logged and joined, what the loop won, what it let
+through and what it reported, and whether it decides the same again when it is slower and killed on the way.
 
-  .venv/bin/python bench/loop.py --json [OUT] [--only ID,..] [--list] [--seed N] [--quick] [--reps N] [--short] [--keep]
+  .venv/bin/python bench/loop.py --json [OUT] [--only ID,..] [--list] [--seed N] [--quick] [--reps N] [--short]
+                                 [--work DIR]
+
+A replay that stands whole in the folder of --work is not played again.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +29,73 @@ import contract
 from contract import Bar, Bench, Result, Row, stat
 
 ENDPOINT = "delay"
-LANDED = {"2013-07-31": (114_794, 111_060)}
 RULER = contract.ROOT / "bench" / "rulers" / "pipelines"
-WORSE, WITHIN_DAYS = -0.002, 14
 TRACE_LIMIT_S = 1.0
 
+
+def _exactly(name: str, title: str, bar: float | None = None) -> Row:
+    return Row(name, title, "", "higher", () if bar is None else (Bar("==", bar),))
+
+
+def _at_most(name: str, title: str, bar: float, unit: str = "") -> Row:
+    return Row(name, title, unit, "lower", (Bar("<=" if bar else "==", bar),))
+
+
+def _at_least(name: str, title: str, bar: float) -> Row:
+    return Row(name, title, "", "higher", (Bar(">=", bar),))
+
+
 ROWS = (
-    Row("loop.sent", "requests that the replay sent, one a flight", "", "higher", ()),
-    Row("loop.logged", "different requests in the prediction log", "", "higher", ()),
-    Row("loop.joined", "logged requests whose label came and was joined", "", "higher", ()),
-    Row("loop.failed_requests", "requests without an answer", "", "lower", (Bar("==", 0),)),
-    Row(
-        "loop.gap_recovered",
-        "share of the log loss between frozen and weekly won back",
-        "",
-        "higher",
-        (Bar(">=", 0.65),),
-    ),
-    Row("loop.promotions", "promotions", "", "lower", (Bar("<=", 7),)),
-    Row("loop.promotions_worse", "promotions worse than the champion they replaced", "", "lower", (Bar("==", 0),)),
-    Row("loop.replay_identical", "decisions equal, byte for byte, after a kill", "", "higher", (Bar("==", 1),)),
-    Row("trace.p99_s", "`lw trace` of a random prediction, p99", "s", "lower", (Bar("<=", TRACE_LIMIT_S),)),
-    Row("cache.rerun_cpu_s", "cached rerun beside importing the project", "s", "lower", (Bar("<=", 0.25),)),
-    Row("start.help_ratio", "`lw --help` beside a bare interpreter", "x", "lower", (Bar("<=", 10),)),
-    Row("start.import_ratio", "`import loopwright` beside a bare interpreter", "x", "lower", (Bar("<=", 7),)),
-    Row("pipelines.stale_right", "edits that the step cache judges rightly", "", "higher", (Bar("==", 8),)),
+    _exactly("loop.sent", "requests that the replay sent, one a flight"),
+    _exactly("loop.logged", "different requests in the prediction log"),
+    _exactly("loop.joined", "logged requests whose label came and was joined"),
+    _at_most("loop.failed_requests", "requests without an answer", 0),
+    _at_least("loop.gap_recovered", "share of the log loss between frozen and weekly won back", 0.65),
+    _at_most("loop.promotions", "promotions", 7),
+    _at_most("loop.promotions_worse", "promotions worse than the champion they replaced", 0),
+    _exactly("loop.replay_identical", "decisions equal, byte for byte, after a kill", 1),
+    _at_most("trace.p99_s", "`lw trace` of a random prediction, p99", TRACE_LIMIT_S, "s"),
+    _at_most("cache.rerun_cpu_s", "cached rerun beside importing the project", 0.25, "s"),
+    _at_most("start.help_ratio", "`lw --help` beside a bare interpreter", 10, "x"),
+    _at_most("start.import_ratio", "`import loopwright` beside a bare interpreter", 7, "x"),
+    _exactly("pipelines.stale_right", "edits that the step cache judges rightly", 8),
+    # the whole year, as it was
+    _exactly("year.sent", "requests that the replay of nine months sent"),
+    _exactly("year.logged", "different requests in the prediction log"),
+    _exactly("year.joined", "logged requests whose label came and was joined"),
+    _at_most("year.failed_requests", "requests without an answer", 0),
+    _at_least("year.auc", "AUC of what was served", 0.743),
+    _at_least("year.gap_recovered", "share of the log loss between frozen and weekly won back", 0.70),
+    _at_most("year.promotions", "promotions", 12),
+    _at_most("year.promotions_worse", "promotions worse than the champion they replaced", 1),
+    _at_most("year.wall_s", "the demo of the whole year, files and training included", 900, "s"),
+    _at_most("year.peak_pss_mb", "memory of all its processes at its highest", 1500, "MB"),
+    _at_most("alarms.false_pages", "pages in nine clean months that neither the log nor the rows bear out", 9),
+    _at_most("features.cells_differ", "cells served that are not those rebuilt offline", 0),
+    # the whole year, with its faults and acts
+    _at_most("year.bad_promoted", "promoted models that are broken or were trained on held rows", 0),
+    _exactly("alarms.faults_found", "injected faults that were reported or undone in time", 7),
+    _exactly("year.replay_identical", "decisions equal: slower, killed three times, on PostgreSQL", 1),
+    # parts with a file of their own
+    _at_least("policy.gap_recovered", "mean share won back over four weekly phases", 0.75),
+    _at_least("policy.gap_lowest", "lowest share won back of four weekly phases", 0.70),
+    _at_most("elec2.gap", "largest shortfall of accuracy against the frozen model on elec2", 0.01),
+    _at_most("feeds.false_episodes", "episodes on the clean feeds of a year that no incident bears out", 2),
+    Row("rollback.s", "`lw rollback` while 64 connections send", "s", "lower", (Bar("<=", 1),)),
+    _at_most("rollback.failed", "requests that failed around a rollback", 0),
+    _at_most("rollback.stale_answers", "answers of the old version after the rollback", 0),
+    _at_most("erase.left_bytes", "bytes of an erased value that are left in any file", 0),
+    _exactly("reproduce.equal", "models rebuilt byte for byte in a clean clone", 1),
 )
+# file beside this one -> the rows it measures
+PARTS = {
+    "policy": ("policy.", "elec2."),
+    "feeds": ("feeds.",),
+    "rollback": ("rollback.",),
+    "erase": ("erase.",),
+    "reproduce": ("reproduce.",),
+}
+SHORT = ("loop.", "trace.", "cache.", "start.", "pipelines.", "rollback.", "erase.", "reproduce.")
 
 
 @dataclass(frozen=True)
@@ -74,11 +119,13 @@ class Loop:
     """The parts of the bench; the main replay runs when the first part needs it, and once even when it breaks."""
 
     def __init__(self, bench: Bench, work: Path) -> None:
+        from judged import Judged
         from replays import Replay
 
         self.bench, self.work, self.size = bench, work, size(bench.args)
         self.random = random.Random(bench.args.seed)
         self._main, self._broken = Replay(work / "main"), ""
+        self._judged = Judged(bench, self._main, "loop")
 
     @property
     def main(self) -> Any:
@@ -93,109 +140,14 @@ class Loop:
             self.bench.keep("replay.json", {"wall_s": self._main.wall_s, "summary": self._main.summary})
         return self._main
 
+    @property
+    def judged(self) -> Any:
+        return self.main and self._judged
+
     @cached_property
     def log(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.main.predictions(ENDPOINT)
+        found: dict[str, Any] = self.judged.log
         return found
-
-    @cached_property
-    def scores(self) -> dict[int, Any]:
-        found = {int(name[6:]): values for name, values in self.log.items() if name.startswith("score_")}
-        return dict(sorted(found.items()))
-
-    @cached_property
-    def decisions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.main.decisions()
-        self.bench.keep("decisions.json", found)
-        return found
-
-    def kinds(self, noun: str) -> list[dict[str, Any]]:
-        return [event for event in self.decisions if event["kind"].startswith(noun)]
-
-    # --- counts ---
-
-    def counts(self) -> None:
-        """Sent, logged and joined against what the published file holds."""
-        from replays import world
-
-        truth = world(self.size.until)
-        asked, landed = truth.asked, truth.landed
-        if (asked, landed) != LANDED.get(self.size.until, (asked, landed)):
-            raise contract.CannotRun(
-                f"the published file has {asked} flights and {landed} landings, not those promised"
-            )
-        told, took = self.main.summary, f"replayed in {self.main.wall_s:.0f} s"
-        logged = len(set(self.log["request_id"].tolist()))
-        repeated = len(self.log["request_id"]) - logged
-        labels = dict(zip(self.log["request_id"].tolist(), self.log["label"].astype(float).tolist(), strict=True))
-        joined = sum(not math.isnan(label) for label in labels.values())
-        untrue = sum(labels.get(name) != late for name, late in truth.late.items())
-        failed = max(int(told["failed"]), int(told["sent"]) - int(told["answered"]))
-        for name, got, want, wrong, why in (
-            ("loop.sent", int(told["sent"]), asked, 0, took),
-            ("loop.logged", logged, asked, repeated, ""),
-            ("loop.joined", joined, landed, untrue, ""),
-        ):
-            counts = {"attempted": want, "checked": got, "lost": max(0, want - got), "wrong": wrong}
-            self.bench.put(name, Result(stat([got], "count"), bars=(Bar("==", want),), counts=counts, reason=why))
-        tally = {"attempted": asked, "checked": asked, "failed": failed}
-        self.bench.put("loop.failed_requests", Result(stat([failed], "count"), counts=tally))
-
-    # --- what was won ---
-
-    def recovered(self) -> None:
-        """Pool the loss of the frozen model, of each week's challenger and of what was served, over the same rows."""
-        import numpy as np
-        import scoring
-
-        starts = {int(e["data"]["version"]): micros(e["at"]) for e in self.kinds("challenger.")}
-        weekly = scoring.newest_since(self.log["at_us"], starts)
-        strangers = int((weekly != scoring.newest(self.scores)).sum())
-        served = scoring.choose(self.scores, self.log["version"])
-        both = scoring.choose(self.scores, weekly)
-        found = scoring.pooled(self.log["label"].astype(float), self.scores[1], both, served)
-        gaps = int(np.isnan(self.scores[1]).sum() + np.isnan(both).sum() + np.isnan(served).sum())
-        why = f"frozen {found.frozen:.4f}, weekly {found.weekly:.4f}, served {found.served:.4f}, {found.rows} rows"
-        counts = {"attempted": len(weekly), "checked": found.rows, "wrong": strangers, "lost": gaps}
-        value = stat([round(found.recovered, 4)], "score") if not math.isnan(found.recovered) else None
-        self.bench.keep("challengers.json", starts)
-        self.bench.put("loop.gap_recovered", Result(value, counts=counts, reason=why))
-
-    def promotions(self) -> None:
-        """Count the promotions, and score each against the champion it replaced on the logged requests after it."""
-        import scoring
-
-        made = [
-            scoring.Promotion(micros(e["at"]), int(e["data"]["replaced"]), int(e["data"]["version"]))
-            for e in self.kinds("version.promoted@")
-        ]
-        labels, at, end = self.log["label"].astype(float), self.log["at_us"], int(self.log["at_us"].max()) + 1
-        whole = {v: self._whole(v) for v in sorted({v for p in made for v in (p.old, p.new)})}
-        unlike = sum(wrong for _, wrong in whole.values())
-        scores = {v: filled for v, (filled, _) in whole.items()}
-        gains = [scoring.gain(p, at, labels, scores, days=WITHIN_DAYS, end_us=end) for p in made]
-        worse = [g for g in gains if not g.mean >= WORSE]
-        shown = ", ".join(
-            f"{g.promotion.old}>{g.promotion.new} {g.mean:+.4f} ({g.rows} rows, {g.days:g} d)" for g in gains
-        )
-        self.bench.keep("promotions.json", [vars(g) | {"promotion": vars(g.promotion)} for g in gains])
-        count = Result(stat([len(made)], "count"), counts={"attempted": len(made)}, reason=shown)
-        self.bench.put("loop.promotions", count)
-        lost = sum(g.missing for g in gains)
-        counts = {"attempted": len(made), "checked": len(gains), "wrong": unlike, "lost": lost}
-        self.bench.put("loop.promotions_worse", Result(stat([len(worse)], "count"), counts=counts))
-
-    def _whole(self, version: int) -> tuple[Any, int]:
-        """A version's score of every request: as logged, else as the version scores the logged inputs now.
-
-        Where both are there they must agree; returns how often they do not.
-        """
-        import numpy as np
-
-        logged = self.scores.get(version, np.full(len(self.log["at_us"]), np.nan))
-        again = self.main.rescored(f"{ENDPOINT}@{version}", ENDPOINT)
-        there = ~np.isnan(logged)
-        return np.where(there, logged, again), int((logged[there] != again[there]).sum())
 
     # --- the same again ---
 
@@ -211,25 +163,12 @@ class Loop:
         pace = 0.9 * days_until(until if self.size.own_pair else self.size.until) / first.replay_s
         before_s, whole_s = first.wall_s - first.replay_s, days_until(until) / pace
         second = Replay(self.work / "pair-b")
-        killed = second.run(until, pace=pace, kill_after_s=before_s + whole_s * self.random.uniform(0.1, 0.9))
-        assert killed is not None
+        second.run(until, pace=pace, kill_after_s=[before_s + whole_s * self.random.uniform(0.1, 0.9)])
         left, right = first.stable(), second.stable()
         if not self.size.own_pair:
             left, right = before(left, until), before(right, until)
-        (self.bench.evidence / "decisions-a.json").write_bytes(left)
-        (self.bench.evidence / "decisions-b.json").write_bytes(right)
-        lines = len(json.loads(right)["items"])
-        counts = {
-            "attempted": lines,
-            "checked": lines,
-            "wrong": differing(left, right),
-            "failed": len(killed.survivors),
-        }
-        why = f"{lines} decisions; killed after {killed.after_s:.0f} s, {second.wall_s:.0f} s in all"
-        self.bench.put(
-            "loop.replay_identical",
-            Result(stat([int(left == right and lines > 0)], "count"), counts=counts, reason=why),
-        )
+        why = f"killed after {second.kills[0]:.0f} s, {second.wall_s:.0f} s in all"
+        self.bench.put("loop.replay_identical", same(self.bench, "loop", left, right, len(second.survivors), why))
 
     # --- asking back ---
 
@@ -256,7 +195,7 @@ class Loop:
             "schema": answer["schema"] == "lw.trace/1",
             "request": answer["request_id"] == self.log["request_id"][row],
             "version": answer["version"] == f"{ENDPOINT}@{version}",
-            "score": math.isclose(answer["score"], self.scores[version][row], rel_tol=1e-12),
+            "score": math.isclose(answer["score"], self.judged.scores[version][row], rel_tol=1e-12),
             "label": (told is None) if math.isnan(label) else told == label,
             "model bytes": answer["model"]["bytes_ok"] is True,
             "data bytes": bool(answer["data"]) and all(d["bytes_ok"] is True for d in answer["data"]),
@@ -310,13 +249,6 @@ class Loop:
         self.bench.put("pipelines.stale_right", Result(right, counts=counts, reason="; ".join(wrong)))
 
 
-def micros(text: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time."""
-    from datetime import UTC, datetime, timedelta
-
-    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-
 def before(document: bytes, until: str) -> bytes:
     """The decisions of the days up to `until`; those after it may rest on requests that a shorter replay never sent."""
     items = [item for item in json.loads(document)["items"] if item["at"][:10] <= until]
@@ -330,35 +262,54 @@ def differing(left: bytes, right: bytes) -> int:
     return max(unlike, int(left != right))
 
 
+def same(bench: Bench, name: str, left: bytes, right: bytes, survivors: int, why: str) -> Result:
+    """Two logs of decisions, compared byte for byte and kept."""
+    (bench.evidence / f"{name}-decisions-a.json").write_bytes(left)
+    (bench.evidence / f"{name}-decisions-b.json").write_bytes(right)
+    lines = len(json.loads(right)["items"])
+    counts = {"attempted": lines, "checked": lines, "wrong": differing(left, right), "failed": survivors}
+    equal = stat([int(left == right and lines > 0)], "count")
+    return Result(equal, counts=counts, reason=f"{lines} decisions; {why}")
+
+
 def measure(bench: Bench) -> None:
     """Every part whose rows are wanted; the replays first, while nothing else runs."""
-    work = bench.evidence / "work"
-    work.mkdir()
+    work = Path(bench.args.work).resolve() if bench.args.work else bench.evidence / "work"
+    work.mkdir(parents=True, exist_ok=True)
     loop = Loop(bench, work)
     try:
         bench.part(loop.start, "start.")
         bench.part(loop.stale, "pipelines.")
-        bench.part(loop.counts, "loop.sent", "loop.logged", "loop.joined", "loop.failed_requests")
-        bench.part(loop.recovered, "loop.gap_recovered")
-        bench.part(loop.promotions, "loop.promotions")
+        counted = ("loop.sent", "loop.logged", "loop.joined", "loop.failed_requests")
+        bench.part(lambda: loop.judged.counts(), *counted)
+        bench.part(lambda: loop.judged.recovered(), "loop.gap_recovered")
+        bench.part(lambda: loop.judged.promotions(), "loop.promotions")
         bench.part(loop.traces, "trace.")
         bench.part(loop.identical, "loop.replay_identical")
         bench.part(loop.rerun, "cache.")
+        if bench.wants("year.", "alarms.", "features."):
+            import_module("year").measure(bench, work)
+        for name, prefixes in PARTS.items():
+            bench.part(lambda name=name: import_module(name).measure(bench), *prefixes)  # type: ignore[misc]
     finally:
-        if not bench.args.keep:
+        if not bench.args.work:
             with contextlib.suppress(OSError):
                 shutil.rmtree(work)
 
 
 def main() -> int:
     parser = contract.parser(__doc__)
-    parser.add_argument("--short", action="store_true", help="one replay less: see README.md beside this file")
-    parser.add_argument("--keep", action="store_true", help="keep the demo projects in the evidence folder")
+    parser.add_argument(
+        "--short", action="store_true", help="no replay of the whole year: see README.md beside this file"
+    )
+    parser.add_argument("--work", metavar="DIR", help="keep the demo projects here, and use those that are here")
     args = parser.parse_args()
     if not args.list:
         contract.use_venv()
-    return contract.main("loop", ROWS, args, measure)
+    rows = [row for row in ROWS if row.id.startswith(SHORT)] if args.short or args.quick else ROWS
+    return contract.main("loop", rows, args, measure)
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(main())

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import contract
@@ -97,29 +96,19 @@ def beside(bench: Bench) -> None:
     bench.put("writer.p99_ms", result)
 
 
-@dataclass
-class Elsewhere(replays.Replay):
-    """A demo whose commands find their database and store in the environment."""
-
-    place: dict[str, str] = field(default_factory=dict)
-
-    def environment(self) -> dict[str, str]:
-        known = {k: v for k, v in super().environment().items() if not k.startswith("LOOPWRIGHT_")}
-        return {**known, replays.MARK: self.mark, **self.place}
-
-
 def identical(bench: Bench) -> None:
     """The demo on a SQLite file and a folder, then on a PostgreSQL schema and an S3 store."""
     import servers
 
     until = QUICK_UNTIL if bench.args.quick else SHORT_UNTIL if getattr(bench.args, "short", False) else UNTIL
     with tempfile.TemporaryDirectory(dir=contract.OUT) as work:
-        here = Elsewhere(Path(work) / "here" / "flights")
+        here = replays.Replay(Path(work) / "here" / "flights")
         here.run(until)
         first = here.stable()
         try:
             with servers.postgres() as address, servers.object_store() as store:
-                there = Elsewhere(Path(work) / "there" / "flights", place={**store, "LOOPWRIGHT_DATABASE": address})
+                place = {**store, "LOOPWRIGHT_DATABASE": address}
+                there = replays.Replay(Path(work) / "there" / "flights", place=place)
                 there.run(until)
                 second = there.stable()
                 where = there.document("status")["parts"]

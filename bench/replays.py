@@ -13,9 +13,10 @@ import os
 import secrets
 import signal
 import subprocess
+import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 from contract import VENV, CannotRun
 
 MARK = "LOOPWRIGHT_BENCH_MARK"
+KEPT = ("until", "scenario", "wall_s", "peak_mb", "kills", "survivors", "summary")
 START = datetime(2013, 4, 1, 4, tzinfo=UTC)
 LW = VENV / "bin" / "lw"
 PYTHON = VENV / "bin" / "python"
@@ -119,25 +121,51 @@ def kill_group(process: subprocess.Popen[bytes], mark: str) -> list[int]:
     return left
 
 
-@dataclass
-class Killed:
-    """What a kill met."""
+class Watch(threading.Thread):
+    """Samples the memory of all processes that carry a mark: the sum of their proportional sets, at its highest."""
 
-    after_s: float
-    survivors: list[int]
+    def __init__(self, mark: str, every_s: float = 2.0) -> None:
+        super().__init__(daemon=True)
+        self.mark, self.every_s, self.peak_mb = mark, every_s, 0.0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(self.every_s):
+            self.peak_mb = max(self.peak_mb, sum(map(pss_mb, marked(self.mark))))
+
+    def end(self) -> float:
+        self._ended.set()
+        self.join()
+        return self.peak_mb
+
+
+def pss_mb(pid: int) -> float:
+    """The proportional set size of a process; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 @dataclass
 class Replay:
-    """One demo project and what its commands said."""
+    """One demo project and what its commands said; one that is there already, whole, is not played again."""
 
     folder: Path
+    scenario: str = "clean"
+    place: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    until: str = ""
     wall_s: float = 0.0
+    peak_mb: float = 0.0
+    kills: list[float] = field(default_factory=list)
+    survivors: list[int] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, MARK: self.mark, "NO_COLOR": "1"}
+        known = {k: v for k, v in os.environ.items() if not k.startswith("LOOPWRIGHT_")}
+        return {**known, MARK: self.mark, "NO_COLOR": "1", **self.place}
 
     def lw(self, *args: str, check: bool = True) -> bytes:
         """The standard output of a command in the project's folder."""
@@ -153,7 +181,8 @@ class Replay:
 
     def _demo(self, until: str, pace: float | None) -> list[str]:
         limit = [] if pace is None else ["--days-per-second", f"{pace:.6g}"]
-        return [str(LW), "demo", "flights", str(self.folder), "--until", until, *limit, "--json"]
+        scenario = ["--scenario", self.scenario]
+        return [str(LW), "demo", "flights", str(self.folder), *scenario, "--until", until, *limit, "--json"]
 
     def _start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -177,28 +206,50 @@ class Replay:
     def log(self) -> Path:
         return self.folder.with_name(self.folder.name + ".out")
 
-    def run(self, until: str, *, pace: float | None = None, kill_after_s: float | None = None) -> Killed | None:
-        """Run the demo to the end of a day; when told to, kill it on the way and type the same command again."""
-        start, killed = time.monotonic(), None
-        process = self._start(self._demo(until, pace), self.log)
-        if kill_after_s is not None:
-            try:
-                code = process.wait(timeout=kill_after_s)
-            except subprocess.TimeoutExpired:
-                killed = Killed(kill_after_s, kill_group(process, self.mark))
-                process = self._start(self._demo(until, pace), self.log)
-            else:
-                raise RuntimeError(f"the demo ended with {code} before it could be killed: {self._last_words()}")
+    @property
+    def failed(self) -> int:
+        """Requests of the last command that got no answer."""
+        return max(int(self.summary["failed"]), int(self.summary["sent"]) - int(self.summary["answered"]))
+
+    def run(self, until: str, *, pace: float | None = None, kill_after_s: Sequence[float] = ()) -> None:
+        """Run the demo to the end of a day; kill it at some moments on the way, and type the same command again."""
+        if self._found(until):
+            return
+        start = time.monotonic()
+        process, watch = self._start(self._demo(until, pace), self.log), Watch(self.mark)
+        watch.start()
         try:
+            for after_s in kill_after_s:
+                try:
+                    code = process.wait(timeout=after_s)
+                except subprocess.TimeoutExpired:
+                    self.kills.append(after_s)
+                    self.survivors += kill_group(process, self.mark)
+                    process = self._start(self._demo(until, pace), self.log)
+                else:
+                    raise RuntimeError(f"the demo ended with {code} before it could be killed: {self._last_words()}")
             code = process.wait()
         except BaseException:
             kill_group(process, self.mark)
             raise
-        self.wall_s = time.monotonic() - start
+        finally:
+            self.peak_mb = watch.end()
+        self.wall_s, self.until = time.monotonic() - start, until
         if code:
             raise RuntimeError(f"the demo ended with {code}: {self._last_words()}")
         self.summary = json.loads(self.log.read_bytes())
-        return killed
+        told = {name: getattr(self, name) for name in KEPT}
+        self.log.with_suffix(".json").write_text(json.dumps(told))
+
+    def _found(self, until: str) -> bool:
+        """Whether the same replay was done before, in this folder."""
+        path = self.log.with_suffix(".json")
+        told = json.loads(path.read_bytes()) if path.exists() else {}
+        if (told.get("until"), told.get("scenario")) != (until, self.scenario):
+            return False
+        for name in KEPT:
+            setattr(self, name, told[name])
+        return True
 
     def _last_words(self) -> str:
         told = [self.log.with_suffix(".err"), self.log]  # what happened, then the error as a document

@@ -70,6 +70,15 @@ def pooled(labels: Array, frozen: Array, weekly: Array, served: Array) -> Pooled
     return Pooled(int(has.sum()), *means)
 
 
+def auc(labels: Array, scores: Array) -> float:
+    """The share of pairs of a positive and a negative that are in the right order; ties count half."""
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[place]
+    positive = labels > 0.5
+    n = int(positive.sum())
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
+
+
 @dataclass(frozen=True)
 class Promotion:
     """A champion that was replaced, and when."""

@@ -43,7 +43,7 @@ FEATURES = [
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
     root = tmp_path_factory.mktemp("flights") / "project"
     shutil.copytree(PROJECT, root, ignore=shutil.ignore_patterns("__pycache__"))
-    runpy.run_path(str(root / "make_files.py"), run_name="__main__")
+    runpy.run_path(str(root / "make_files.py"))["main"]("2014-01-02")  # the whole year as history
     space = house.init(root)
     logged.set_log_reader(None)
     bind(space)

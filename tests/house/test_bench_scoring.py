@@ -3,6 +3,7 @@
 import json
 import math
 
+import judged
 import loop
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_gain_of_a_promotion() -> None:
 
 def test_what_the_published_file_holds() -> None:
     truth = replays.world("2013-07-31")
-    assert (truth.asked, truth.landed) == loop.LANDED["2013-07-31"]
+    assert (truth.asked, truth.landed) == judged.LANDED["2013-07-31"]
     assert 0.2 < sum(truth.late.values()) / truth.landed < 0.4
     assert replays.days_until("2013-04-01") == pytest.approx(20 / 24)
 
@@ -88,25 +89,30 @@ def test_decisions_are_compared_one_by_one() -> None:
 
 
 def test_times_and_columns() -> None:
-    assert loop.micros("1970-01-01T00:00:01.5Z") == 1_500_000
+    assert judged.micros("1970-01-01T00:00:01.5Z") == 1_500_000
     masked = np.ma.MaskedArray([1, 2], mask=[False, True])
     assert np.isnan(replays.plain(masked)).tolist() == [False, True]
     assert replays.plain(np.array(["1970-01-01T00:00:01"], dtype="datetime64[ns]")).tolist() == [1_000_000]
 
 
 def test_rows_are_those_promised() -> None:
-    assert [row.id for row in loop.ROWS] == [
-        "loop.sent",
-        "loop.logged",
-        "loop.joined",
-        "loop.failed_requests",
-        "loop.gap_recovered",
-        "loop.promotions",
-        "loop.promotions_worse",
-        "loop.replay_identical",
-        "trace.p99_s",
-        "cache.rerun_cpu_s",
-        "start.help_ratio",
-        "start.import_ratio",
-        "pipelines.stale_right",
-    ]
+    ids = [row.id for row in loop.ROWS]
+    assert len(set(ids)) == len(ids)
+    promised = (
+        "loop.sent loop.logged loop.joined loop.failed_requests loop.gap_recovered loop.promotions"
+        " loop.promotions_worse loop.replay_identical trace.p99_s cache.rerun_cpu_s start.help_ratio"
+        " start.import_ratio pipelines.stale_right year.sent year.logged year.joined year.failed_requests year.auc"
+        " year.gap_recovered year.promotions year.promotions_worse year.bad_promoted year.replay_identical year.wall_s"
+        " year.peak_pss_mb alarms.false_pages alarms.faults_found rollback.s rollback.failed rollback.stale_answers"
+        " features.cells_differ erase.left_bytes reproduce.equal elec2.gap"
+    )
+    assert set(promised.split()) <= set(ids)
+    counted = {"loop.sent", "loop.logged", "loop.joined", "year.sent", "year.logged", "year.joined"}
+    assert {row.id for row in loop.ROWS if not row.bars} == counted, "those have their limit from the published file"
+
+
+def test_area_under_the_curve_counts_ties_half() -> None:
+    labels = np.array([0.0, 0.0, 1.0, 1.0])
+    assert scoring.auc(labels, np.array([0.1, 0.2, 0.3, 0.4])) == 1.0
+    assert scoring.auc(labels, np.array([0.4, 0.3, 0.2, 0.1])) == 0.0
+    assert scoring.auc(labels, np.array([0.1, 0.4, 0.4, 0.9])) == pytest.approx(3.5 / 4)

@@ -32,7 +32,7 @@ def lw(folder: Path, *words: str, code: int = 0) -> Any:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's folder after `lw demo flights --until 2013-04-26`, killed once on the way and taken up again."""
     folder = tmp_path_factory.mktemp("demo") / "flights"
-    command = [*LW, "demo", "flights", str(folder), "--until", UNTIL]
+    command = [*LW, "demo", "flights", str(folder), "--until", UNTIL, "--scenario", "clean"]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True)
     wait_for_spool(folder, first)
     os.killpg(first.pid, signal.SIGKILL)
@@ -178,9 +178,9 @@ def test_one_url_answers_and_a_hold_and_a_rollback_are_obeyed(demo: Path, served
     status, answer = post(url, json.dumps(question(demo, "mine-1")).encode())
     assert status == 200 and answer["id"] == "mine-1" and answer["model_version"] == str(before)
     assert 0 < answer["outputs"][0]["data"][0] < 1 and answer["outputs"][0]["datatype"] == "FP64"
-    lw(demo, "hold", "delay", "--reason", "the feed is being looked at")
+    lw(demo, "pause", "delay", "--reason", "the feed is being looked at")
     assert lw(demo, "status")["endpoints"][0]["held"] is True
-    lw(demo, "hold", "delay", "--lift")
+    lw(demo, "resume", "delay")
     back = lw(demo, "rollback", "delay")
     assert back["version"] == 1
     status, answer = post(url, json.dumps(question(demo, "mine-2")).encode())

@@ -1,6 +1,7 @@
 """`lw demo NAME`: copies a demo project out of the package and does what a person would: run, deploy, replay, watch.
 
-Everything after the copy is a command that anybody can type. What a demo is about stands in its own folder.
+Everything after the copy is a command that anybody can type. What a demo is about stands in its own folder, and so do
+the acts of a scenario: what somebody does while the clock stands at a moment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,35 +25,65 @@ import msgspec
 import loopwright
 from loopwright.faces import output, replay
 from loopwright.kernel import settings as config
-from loopwright.kernel.errors import Conflict, LoopwrightError, NotFound, Unsupported
+from loopwright.kernel.errors import Conflict, Invalid, LoopwrightError, NotFound, Unsupported
 from loopwright.kernel.ids import valid_name
-from loopwright.kernel.times import add_days
+from loopwright.kernel.times import parse_time
 from loopwright.serving import routes
+from loopwright.store import ledger
 
 if TYPE_CHECKING:
+    from loopwright.faces.recorded import Files
     from loopwright.faces.rooms import House
     from loopwright.store.space import Space
 
 FOLDER = Path(loopwright.__file__).parent / "demos"
 SHEET = "demo.toml"
 MADE = ".made"
+_MOST_EVENTS = 100_000
 _IDENTITY = ("-c", "user.name=loopwright demo", "-c", "user.email=demo@localhost")
 _QUIET = ("-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}")
 
 
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of an act, typed in the project's folder or one inside it; `once`: the event it leaves, so that it is
+    not typed again when the act is taken up again."""
+
+    run: str
+    exit: int = 0
+    once: str | None = None
+    folder: str = "."
+
+
+class Act(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody does at a moment, and what it shows."""
+
+    at: str
+    title: str
+    commands: list[Command]
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which files are replayed, and which acts are played."""
+
+    labels: str
+    facts: dict[str, str]
+    acts: str | None = None
+
+
 class Sheet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a demo says of itself in demo.toml."""
+    """What a demo says of itself in demo.toml; the first scenario is played when none is asked for."""
 
     title: str
     note: str
     endpoint: str
-    features: str
-    labels: str
+    requests: str
+    subject: str
     until: str
     make: str
     data: str
     needs: list[str]
     extra: str
+    scenarios: dict[str, Scenario]
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -105,14 +137,16 @@ class Demo:
                 hint=f"lw demo {self.source.name} OTHER-FOLDER",
             )  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.source.iterdir()):
-            if path.is_file() and path.name != SHEET and not (self.folder / path.name).exists():
-                fresh = self.folder / f"{path.name}.new"
+        for path in sorted(self.source.rglob("*")):
+            target = self.folder / path.relative_to(self.source)
+            if path.is_file() and path.name != SHEET and path.suffix != ".pyc" and not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                fresh = target.with_name(f"{path.name}.new")
                 shutil.copyfile(path, fresh)
-                fresh.replace(self.folder / path.name)
+                fresh.replace(target)
         ignored = self.folder / ".gitignore"
         if not ignored.exists():
-            ignored.write_text(f".loopwright/\n{self.sheet.data}/\n__pycache__/\n*.new\n", "utf-8")
+            ignored.write_text(f".loopwright/\n.remote\ncopy/\n{self.sheet.data}/\n__pycache__/\n*.new\n", "utf-8")
         self._commit()
 
     def _commit(self) -> None:
@@ -147,28 +181,70 @@ class Demo:
             self.lw("deploy", self.sheet.endpoint)
         return space
 
-    def requests(self, space: Space, until: str) -> Path:
-        """The file of request rows up to the end of a day, as an asker would have known them."""
-        path = self.folder / self.sheet.data / f"requests-{until}.parquet"
-        if not path.exists():
-            since, end = space.settings.start or "", add_days(until, 1)
-            place = str(path.relative_to(self.folder))
-            self.lw("features", "rows", self.sheet.features, "--since", since, "--until", end, "--out", place)
-        return path
+    def acts(self, scenario: Scenario) -> list[Act]:
+        """The acts of a scenario, in the order of their times."""
+        if scenario.acts is None:
+            return []
+        told = tomllib.loads((self.source / scenario.acts).read_text("utf-8"))
+        return sorted(msgspec.convert(told["acts"], list[Act]), key=lambda act: act.at)
+
+    def files(self, scenario: Scenario) -> Files:
+        """What a scenario replays."""
+        from loopwright.faces.recorded import files_of
+
+        sheet = self.sheet
+        facts = [f"{name}={self.folder / path}" for name, path in scenario.facts.items()]
+        return files_of(
+            self.folder, str(self.folder / sheet.requests), str(self.folder / scenario.labels), facts, sheet.subject
+        )
+
+    def play(self, space: Space, act: Act, tell: Callable[[str], None]) -> None:
+        """Type the commands of an act; one whose event is there already is not typed again.
+
+        Raises:
+            LoopwrightError: a command ended otherwise than it should.
+        """
+        tell(f"{act.at[:16].replace('T', ' ')}  {act.title}")
+        where = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        for command in act.commands:
+            if command.once is not None and _left(space, command.once, act.at):
+                continue
+            argv, folder = ["sh", "-c", command.run], self.folder / command.folder
+            self._do(argv, command.run, tell=tell, code=command.exit, folder=folder, env={**os.environ, "PATH": where})
 
     def lw(self, *words: str) -> None:
         """Type a command in the project's folder."""
         self._do([sys.executable, "-m", "loopwright", *words], "lw " + shlex.join(words))
 
-    def _do(self, argv: list[str], shown: str) -> None:
-        self._tell(f"$ {shown}")
-        done = subprocess.run(argv, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    def _do(
+        self,
+        argv: list[str],
+        shown: str,
+        *,
+        tell: Callable[[str], None] | None = None,
+        code: int = 0,
+        folder: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        tell = tell or self._tell
+        tell(f"$ {shown}")
+        done = subprocess.run(
+            argv, cwd=folder or self.folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
         said = done.stdout.decode("utf-8", "replace").rstrip()
         if said:
-            self._tell("\n".join(f"  {line}" for line in said.split("\n")))
-        if done.returncode:
+            tell("\n".join(f"  {line}" for line in said.split("\n")))
+        if done.returncode != code:
             last = said.split("\n")[-1] if said else "nothing was said"
             raise LoopwrightError(f"`{shown}` ended with {done.returncode}: {last}", code="demo.step")
+
+
+def _left(space: Space, kind: str, since: str) -> bool:
+    """Whether a person has left an event of a kind since a moment; what the loop did by itself does not count."""
+    with space.read() as tx:
+        found = ledger.read(tx, kinds=[kind], limit=_MOST_EVENTS)
+    return any(event.at_us >= parse_time(since) and event.actor != "loop" for event in found)
 
 
 def _served(space: Space, endpoint: str) -> bool:
@@ -202,17 +278,28 @@ def read_sheet(name: str) -> tuple[Sheet, Path]:
     return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Sheet), folder
 
 
-def play(house: House, demo: Demo, order: replay.Order, *, quiet: bool) -> Outcome:
-    """Copy, make, run, deploy and replay; goes on from wherever an earlier call came to."""
+def read_scenario(sheet: Sheet, name: str | None) -> Scenario:
+    """A scenario by its name, or the first.
+
+    Raises:
+        Invalid: there is none of that name.
+    """
+    found = sheet.scenarios.get(name or next(iter(sheet.scenarios)))
+    if found is None:
+        names = ", ".join(sheet.scenarios)
+        raise Invalid(f"there is no scenario {name!r}; there are {names}", code="demo.scenario", field="scenario")
+    return found
+
+
+def play(house: House, demo: Demo, order: replay.Order, scenario: Scenario, *, quiet: bool) -> Outcome:
+    """Copy, make, run, deploy, replay and act; goes on from wherever an earlier call came to."""
     from loopwright.faces import live
 
     demo.check_needs()
     demo.copy()
     demo.make_files()
     space = demo.deploy(house)
-    requests = demo.requests(space, order.until or demo.sheet.until)
     feed = live.Feed(house, space, order.endpoint)
-    files = (requests, demo.folder / demo.sheet.labels)
     with live.view(feed, to_stderr=quiet) as shown:
 
         def watch(summary: replay.Summary) -> None:
@@ -220,7 +307,8 @@ def play(house: House, demo: Demo, order: replay.Order, *, quiet: bool) -> Outco
             shown.show(f"{done}   {summary.doing}   sent {summary.sent:,}  failed {summary.failed:,}")
 
         shown.show()
-        summary = replay.run(demo.folder, order, files, watch)
+        pauses = [(parse_time(act.at), partial(demo.play, space, act, shown.say)) for act in demo.acts(scenario)]
+        summary = replay.run(demo.folder, order, demo.files(scenario), watch, pauses)
         shown.show()
     return outcome(demo, feed, summary)
 
@@ -315,17 +403,21 @@ def command(house: Callable[[], House]) -> click.Command:
     @click.command("demo")
     @click.argument("name")
     @click.argument("folder", required=False, type=click.Path(file_okay=False))
+    @click.option("--scenario", help="What happens on the way; an unknown name lists them.")
     @click.option("--until", help="The last day that is replayed.")
     @click.option("--days-per-second", type=float, help="Go no faster than so many days a second.")
     @click.option("--seed", type=int, default=0, help="Of the order in which requests overlap. [0]")
     @output.as_json
-    def demo(name: str, folder: str | None, as_json: bool, until: str | None, **given: Any) -> None:
+    def demo(
+        name: str, folder: str | None, as_json: bool, scenario: str | None, until: str | None, **given: Any
+    ) -> None:
         """Copy a demo project out and let its loop run; the same command goes on where it was stopped."""
         sheet, source = read_sheet(name)
+        played = read_scenario(sheet, scenario)
         order = msgspec.structs.replace(replay.checked(sheet.endpoint, until=until or sheet.until, **given), whole=True)
         made = Demo(sheet, source, Path(folder or f"{name}-demo").resolve(), lambda line: click.echo(line, err=as_json))
         click.echo(f"{sheet.title}\n{sheet.note}", err=as_json)
-        found = play(house(), made, order, quiet=as_json)
+        found = play(house(), made, order, played, quiet=as_json)
         output.say(found, schema="lw.demo/1", as_json=as_json, render=summary_text)
         if found.failed or not found.complete:
             raise click.exceptions.Exit(1)

@@ -163,6 +163,9 @@ class View(Protocol):
     def show(self, status: str = "") -> None:
         """Take in what is new and show it."""
 
+    def say(self, line: str) -> None:
+        """Tell what somebody does on the way."""
+
 
 class Lines:
     """Plain lines: one a closed day, one a decision."""
@@ -186,6 +189,10 @@ class Lines:
         self._days = len(self.feed.days)
         for event in told:
             self._out(text.tame(f"{event.at[:16].replace('T', ' ')}  {event.sentence}"))
+
+    def say(self, line: str) -> None:
+        """Print it."""
+        self._out(text.tame(line))
 
 
 def day_line(day: Day, endpoint: str) -> str:
@@ -222,6 +229,10 @@ class Screen:
         """Draw anew."""
         self.feed.read()
         self._live.update(self._draw(status))
+
+    def say(self, line: str) -> None:
+        """Print it above the screen, where it stays."""
+        self._live.console.print(text.tame(line), markup=False, highlight=False)
 
     def _draw(self, status: str) -> Any:
         from rich.console import Group
