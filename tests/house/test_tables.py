@@ -7,6 +7,7 @@ import house_rules as rules
 import pytest
 from house_rules import Source
 
+from loopwright import house
 from loopwright.store.space import Space
 
 MADE = re.compile(r"(?i)\bCREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)")
@@ -59,3 +60,20 @@ def test_a_stranger_is_found() -> None:
         Source("src/loopwright/runs/service.py", 'tx.query("SELECT id FROM runs")', "loopwright.runs.service"),
     ]
     assert strangers(sources) == ["src/loopwright/loop/service.py: runs belongs to runs"]
+
+
+def test_a_room_answers_for_every_table_when_a_subject_is_erased(space: Space) -> None:
+    with space.read() as tx:
+        tables = set(tx.tables())
+    rooms = house.holdings()
+    answered = [table for room in rooms for table in room.tables]
+    assert sorted(answered) == sorted(set(answered)), "two rooms answer for one table"
+    assert set(answered) == tables
+    assert len({room.room for room in rooms}) == len(rooms)
+
+
+def test_a_room_answers_for_its_own_tables_only(package: list[Source]) -> None:
+    owned = owners(package)
+    for room in house.holdings():
+        for table in room.tables:
+            assert owned[table] == {room.room}, f"{room.room} answers for {table}"

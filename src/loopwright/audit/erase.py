@@ -106,6 +106,7 @@ def erase(
         raise Unavailable(f"rows of the subject are still in {found[0].place} {found[0].name}", code="erase.busy",
                           hint="the same lw erase again")  # fmt: skip
     _old_copies(space, erasure_id)
+    serving.renew(space)
     own = data.own_files(space, whose, rewrite=files)
     emptied = space.database.compact(_touched(space, erasure_id))
     left = _left(space, whose) + ([] if emptied else ["the WAL, which a reader holds: the same lw erase again"])

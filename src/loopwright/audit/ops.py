@@ -56,7 +56,7 @@ def erase(
     """Erase a subject everywhere: data, tables, caches, logs, labels, samples, texts; mark the models that saw it.
 
     Args:
-        subject: column=value, such as tailnum=N14228.
+        subject: column=value, such as customer=K4711.
         dry_run: only count what would go.
         files: also write the project's own files anew without the rows.
     """

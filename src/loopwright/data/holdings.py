@@ -16,7 +16,7 @@ from loopwright.access.service import local_actor
 from loopwright.artifacts import names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact, Version
-from loopwright.data import queries, service, sql, subjects
+from loopwright.data import facts, queries, service, sql, subjects
 from loopwright.data.model import Contract, FeaturesSpec
 from loopwright.kernel.files import fresh_file
 from loopwright.store.database import Tx
@@ -41,7 +41,7 @@ class _Holdings:
     """The answer of this room."""
 
     room = "data"
-    tables = ("data_versions", "data_stats", "feature_sets", "facts")
+    tables = ("data_versions", "data_stats", "feature_sets", "facts", "facts_taken_back")
 
     def refs(self, space: Space, subject: Subject) -> Iterable[str]:
         """The keys of the subject's rows in the sources that requests are made from."""
@@ -62,8 +62,8 @@ class _Holdings:
             held = list(self._versions(space, con, subject))
         found = [Found(PLACE, one.version.ref, one.rows, one.version.digest) for one in held]
         for name in _fact_names(space):
-            if facts := list(self._facts(space, name, subject)):
-                found.append(Found(FACTS, name, len(facts)))
+            if told := list(self._facts(space, name, subject)):
+                found.append(Found(FACTS, name, len(told)))
         return found
 
     def forget(self, space: Space, subject: Subject, erasure: str) -> None:
@@ -194,7 +194,8 @@ def _fact_names(space: Space) -> list[str]:
 
 
 def _drop_facts(tx: Tx, erasure: str, name: str, gone: list[int]) -> None:
-    tx.executemany("DELETE FROM facts WHERE seq = ?", [(seq,) for seq in gone])
+    if gone:
+        facts.take_back(tx, name, gone)
     count(tx, erasure, Found(FACTS, name, len(gone)))
 
 

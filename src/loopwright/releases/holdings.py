@@ -4,6 +4,17 @@ from loopwright.store.erasure import Texts
 
 HOLDINGS = Texts(
     "releases",
-    ("verdicts", "reigns", "trainings", "rollouts", "holds", "shadows", "decisions", "guard_looks", "quarantine"),
+    (
+        "verdicts",
+        "reigns",
+        "trainings",
+        "rollouts",
+        "holds",
+        "shadows",
+        "decisions",
+        "measured",
+        "guard_looks",
+        "quarantine",
+    ),
     {"verdicts": ("seq", ("reason", "evidence"))},
 )

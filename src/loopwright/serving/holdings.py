@@ -11,7 +11,7 @@ from typing import Any
 
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact
-from loopwright.data import sql
+from loopwright.data import facts, sql
 from loopwright.data import subjects as rows_of
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Unavailable
@@ -118,6 +118,20 @@ def let_go(space: Space) -> None:
                 hint="lw status, then the same lw erase again",
             )
         time.sleep(0.02)
+
+
+def renew(space: Space) -> None:
+    """Have look-ups read what is there now, and take away the snapshots that were read before."""
+    publish.publish(space)
+    facts.show(space)
+    folder = space.home / "run"
+    try:
+        read_now = (folder / publish.ROUTE_FILE).read_text("utf-8", "replace")
+    except FileNotFoundError:
+        read_now = ""
+    for path in (folder / "features").glob("*.*"):
+        if path.suffix != ".lock" and str(path) not in read_now:
+            path.unlink(missing_ok=True)
 
 
 def _older(path: Path, cut_us: int) -> bool:
