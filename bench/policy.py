@@ -38,6 +38,7 @@ class Figures:
     refused: int
     seconds: float
     shortfall: float = 0.0
+    measured: dict[str, Any] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
 
 
@@ -82,8 +83,17 @@ def figures(drive: Any, since: str, seconds: float) -> Figures:
         auc=round(auc(label[has], served[has]) or 0.0, 4), promotions=promotions,
         worse=sum(p[3] < WORSE for p in promotions), rolled_back=len(drive.events("version.rolled-back@")),
         refused=len(drive.events("gate.refused@", "shadow.refused@", "rollout.aborted@")), seconds=round(seconds, 1),
-        shortfall=round(float(short.max()), 4), policy=stream.policy,
+        shortfall=round(float(short.max()), 4), measured=_measured(drive), policy=stream.policy,
     )  # fmt: skip
+
+
+def _measured(drive: Any) -> dict[str, Any]:
+    """What the settings that nobody named came to at the end."""
+    from loopwright.releases import desk
+
+    with drive.space.read() as tx:
+        recipe = desk.find(tx, drive.stream.endpoint).recipe
+    return {name: getattr(recipe, name) for name in ("close_minutes", "past_sd", "harm_limit", "min_labels")}
 
 
 def live(stream: Any, cache: Path, since: str = "", keep: Path | None = None) -> Figures:

@@ -25,7 +25,7 @@ class Calendar(msgspec.Struct, frozen=True):
 
     def next_close(self, after_us: int) -> int:
         """The first closing of a block later than a moment."""
-        day = add_days(self.day(after_us), -1)
+        day = add_days(self.day(after_us), -1 - self.close_minutes // (24 * 60))
         while self.close(day) <= after_us:
             day = add_days(day, 1)
         return self.close(day)

@@ -6,7 +6,7 @@ from typing import Any
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.times import parse_duration
 from loopwright.releases.model import Better, Fast, Floor, GateCheck, GateSpec, KnownInTime
-from loopwright.releases.policy import WarmRecipe, cap_of, days_of, minutes_of
+from loopwright.releases.policy import OPEN, WarmRecipe, cap_of, days_of, minutes_of
 
 
 def gate(*checks: GateCheck) -> GateSpec:
@@ -74,16 +74,17 @@ def fast(limit: str = "50ms", *, times: float = 5.0, min_calls: int = 20) -> Fas
 def warm(
     *,
     every: str = "7d",
-    block_close: str = "04:00",
+    block_close: str | None = None,
     canary: Sequence[float] = (0.05, 0.25, 1.0),
     canary_step: str = "8h",
     **settings: Any,
 ) -> WarmRecipe:
-    """Set the warm recipe; what is not named keeps its default.
+    """Set the warm recipe; what is not named keeps its default, or follows the endpoint's own data.
 
     Args:
         every: days from one training to the next.
-        block_close: time of the next day at which a day's block is closed, in the endpoint's time zone.
+        block_close: time of the next day at which a day's block is closed, in the endpoint's time zone (`3d 04:00`:
+            three days later); when absent 04:00, or later where the history's labels take longer.
         canary: shares of the traffic, step by step.
         canary_step: length of a step.
         settings: `cooldown` (a duration), `at_most` (such as "8 in 28d"), and the fields of WarmRecipe by name.
@@ -96,12 +97,14 @@ def warm(
         given["cooldown_us"] = parse_duration(given.pop("cooldown"), "cooldown")
     if "at_most" in given:
         given["cap"], given["cap_us"] = cap_of(given.pop("at_most"), "at_most")
-    unknown = sorted(set(given) - set(WarmRecipe.__struct_fields__))
+    unknown = sorted(set(given) - set(WarmRecipe.__struct_fields__) | {"given"} & set(given))
     if unknown:
         raise Invalid(f"lw.warm has no setting {unknown[0]!r}", code="policy.setting", field=unknown[0])
+    if block_close is not None:
+        given["close_minutes"] = minutes_of(block_close, "block_close")
     return WarmRecipe(
+        given=tuple(sorted(set(given) & set(OPEN))),
         every_days=days_of(every, "every"),
-        close_minutes=minutes_of(block_close, "block_close"),
         canary=tuple(float(share) for share in canary),
         canary_step_us=parse_duration(canary_step, "canary_step"),
         **given,

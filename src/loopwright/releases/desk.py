@@ -5,11 +5,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from loopwright.kernel.errors import Invalid
+from loopwright.releases import measured
 from loopwright.releases import recipe as rules
 from loopwright.releases.calendar import Calendar
 from loopwright.releases.declare import default_gate
 from loopwright.releases.model import DEFAULT_METRIC, Better, Fast, GateSpec
-from loopwright.releases.policy import WarmRecipe
+from loopwright.releases.policy import Measured, WarmRecipe, fitted
 from loopwright.serving import routes
 from loopwright.serving.model import EndpointSpec
 from loopwright.store.database import Tx
@@ -58,12 +59,12 @@ def find(tx: Tx, endpoint: str) -> Desk:
         NotFound: there is no such endpoint.
         Invalid: its gate or policy is stored in a form that this version does not read.
     """
-    return of(routes.find(tx, endpoint))
+    return of(routes.find(tx, endpoint), measured.find(tx, endpoint))
 
 
-def of(spec: EndpointSpec) -> Desk:
-    """The desk of a declaration."""
-    recipe = _read(spec.policy, WarmRecipe, "policy") if spec.policy else WarmRecipe()
+def of(spec: EndpointSpec, found: Measured) -> Desk:
+    """The desk of a declaration, with the settings that nobody named as the endpoint's own data has them."""
+    recipe = fitted(_read(spec.policy, WarmRecipe, "policy") if spec.policy else WarmRecipe(), found)
     gate = _read(spec.gate, GateSpec, "gate") if spec.gate else default_gate()
     return Desk(spec=spec, recipe=recipe, gate=gate, calendar=Calendar(spec.timezone, recipe.close_minutes))
 

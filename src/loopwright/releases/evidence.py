@@ -1,8 +1,9 @@
-"""Evidence that must be made: the twin of a first model, trained without the last days and tested on them.
+"""Evidence that must be made: twins trained without the last days, old requests scored again, how late labels come.
 
-The twin is trained by the project's own step and never becomes a version.
+A twin is trained by the project's own step and never becomes a version.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -17,15 +18,26 @@ from loopwright.data.model import DataSpec
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import NotFound, Unsupported
 from loopwright.kernel.op import Progress
-from loopwright.kernel.times import DAY, format_time
+from loopwright.kernel.times import DAY, HOUR, add_days, format_time
+from loopwright.models import service as models
 from loopwright.models.value import Model
+from loopwright.monitors import blocks as close
+from loopwright.monitors import rows
+from loopwright.monitors.model import SERVED, Block, BlockPair
 from loopwright.pipelines import queue
 from loopwright.releases import desk as desks
-from loopwright.releases import gates, work
+from loopwright.releases import gates, queries, work
+from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
+from loopwright.releases.policy import LATEST_CLOSE
+from loopwright.releases.recipe import Book
+from loopwright.runs import service as runs
+from loopwright.serving import predictions
+from loopwright.serving.columns import quoted
 from loopwright.store.space import Space
 
-TWIN = "releases.twin"
+TWIN, SHOWN, DELAYS = "releases.twin", "releases.score-served", "releases.label-delays"
+_FAR_US = 1 << 62
 ACTOR = "loop"
 
 
@@ -85,18 +97,12 @@ def _fresh(space: Space, what: list[Any]) -> str:
 def train_twin(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """The job: train by the endpoint's step until the cut, score the days after it."""
     from loopwright.data import training
-    from loopwright.pipelines import hooks
-    from loopwright.pipelines import service as pipelines
 
     ask = msgspec.convert(args, TwinAsk)
     with space.read() as tx:
         desk = desks.find(tx, ask.endpoint)
-    step = work.step_of(space, ask.endpoint)
     progress(0, 2, f"a twin on what was known at {format_time(ask.since_us)}")
-    with hooks.unregistered():
-        made = pipelines.run_step(space, ACTOR, step, {"until": format_time(ask.since_us)}).result
-    if not isinstance(made, Model):
-        raise Unsupported(f"step {step.name} gives no model", code="step.no-model", hint="return lw.model(...)")
+    made = _trained(space, ask.endpoint, ask.since_us)
     progress(1, 2, f"tested on the days to {format_time(ask.until_us)}")
     features = data.features_of(space, desk.spec.features or "")
     asked = training.Ask(_declaration(space, ask.labels), ask.target, ask.until_us)
@@ -145,4 +151,190 @@ def _score(ask: TwinAsk, label: Any, said: Any) -> gates.TwinScore:
     )
 
 
-JOBS = {TWIN: train_twin}
+class ServedAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """Some closed days on which a version made by hand is held against what was served.
+
+    Args:
+        twin_us: the version has seen these days, and a twin that was trained until then stands for it.
+    """
+
+    endpoint: str
+    version: int
+    days: list[str]
+    known_us: int
+    twin_us: int | None = None
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found: blocks of what was served and of the version, and the pairs of the two."""
+
+    blocks: list[Block]
+    pairs: list[BlockPair]
+
+
+def served(space: Space, desk: Desk, package: gates.Package, submit: work.Submit | None) -> Book | None:
+    """The last closed days, on which a version made by hand is held against what was really served.
+
+    It scores the logged features, so that what only a training table knew is worth nothing. Days that it knows are
+    scored by a twin without them where its step can train one. None for a refit, and for a version whose own shadow
+    has days enough.
+
+    Raises:
+        JobFailed: the twin could not be trained, or the version cannot score what was logged.
+    """
+    with space.read() as tx:
+        own = next((t for t in queries.trainings(tx, desk.name) if t.version == package.version), None)
+        champion, book = queries.champion(tx, desk.name), gates.book(tx, desk)
+        now_us = tx.now_us()
+    if champion is None or (own is not None and own.refit):
+        return None
+    if len(rules.compare(desk.recipe, book, champion, [package.version]).pairs) >= desk.recipe.min_blocks:
+        return None
+    days, start = book.days[-desk.recipe.window_blocks :], desk.calendar.start
+    unseen = [day for day in days if start(day) >= package.trained_us]
+    twin_us = None
+    if len(unseen) < desk.recipe.min_blocks:
+        twin_us = start(days[0]) if days and _by_its_step(space, desk, package.version) else None
+        unseen = unseen if twin_us is None else days
+    if not unseen:
+        return Book([], [])
+    ask = ServedAsk(endpoint=desk.name, version=package.version, days=unseen, known_us=now_us, twin_us=twin_us)
+    digest = names.get(space, desk.spec.model, package.version).digest
+    args = msgspec.to_builtins(ask)
+    task = work.Task(action_id=_fresh(space, [SHOWN, args, digest]), kind=SHOWN, args=args, handler=score_served)
+    found = msgspec.convert(work.do(space, task, submit), Shown)
+    return Book(found.blocks, found.pairs)
+
+
+def _by_its_step(space: Space, desk: Desk, version: int) -> bool:
+    """Whether a version came out of the step that trains the endpoint's model, so that a twin of it can be trained."""
+    run = names.get(space, desk.spec.model, version).run
+    return run is not None and desk.spec.step is not None and runs.get(space, run).name == desk.spec.step
+
+
+def score_served(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The job: score the logged requests of some days again, each day's labels as they were when it was closed."""
+    ask = msgspec.convert(args, ServedAsk)
+    with space.read() as tx:
+        desk = desks.find(tx, ask.endpoint)
+    if ask.twin_us is None:
+        found = models.load(space, names.get(space, desk.spec.model, ask.version).digest)
+    else:
+        progress(0, 2, f"a twin on what was known at {format_time(ask.twin_us)}")
+        found = _trained(space, ask.endpoint, ask.twin_us)
+    progress(1, 2, f"{len(ask.days)} days, scored again")
+    calendar, blocks, pairs = desk.calendar, list[Block](), list[BlockPair]()
+    with predictions.connect() as con:
+        for day in ask.days:
+            close_us = min(calendar.close(day), ask.known_us)
+            span = rows.Asked(
+                endpoint=ask.endpoint,
+                since_us=calendar.start(day),
+                until_us=calendar.start(add_days(day, 1)),
+                known_before_us=close_us,
+            )
+            columns = rows.load(con, space, span)
+            _compare(con, desk, ask, (day, columns, found), (blocks, pairs))
+    return msgspec.to_builtins(Shown(blocks=blocks, pairs=pairs))  # type: ignore[no-any-return]
+
+
+def _compare(
+    con: Any, desk: Desk, ask: ServedAsk, at: tuple[str, list[str], Model], out: tuple[list[Block], list[BlockPair]]
+) -> None:
+    """Add a day: the block of what was served, that of the version, and the pair of both on the labelled rows."""
+    import numpy as np
+
+    day, columns, found = at
+    inputs = [field.name for field in found.card.signature.inputs]
+    missing = [name for name in inputs if f"in_{name}" not in columns]
+    if missing:
+        raise Unsupported(
+            f"{missing[0]} was not logged, so requests of before cannot be scored again",
+            code="gate.not-logged",
+            field=missing[0],
+            hint=f"lw deploy {desk.spec.model}@{ask.version} --shadow",
+        )
+    read = rows.take(con, columns, _FAR_US)
+    cells = ", ".join(quoted(f"in_{name}") for name in inputs)
+    asked = con.execute(f"SELECT {cells} FROM {rows.TABLE} ORDER BY at_us, request_id, id").fetchall()
+    said = np.array(found.load().predict_values(asked), dtype=np.float64)
+    ask_day = close.BlockAsk(
+        endpoint=desk.name, day=day, since_us=0, until_us=0, close_us=0, last_close_us=0, metric=desk.metric,
+        task=desk.spec.task, champion=0,
+    )  # fmt: skip
+    both = np.isfinite(read.label) & np.isfinite(read.served) & np.isfinite(said)
+    mine = msgspec.structs.replace(
+        read, scores={ask.version: said}, bad={ask.version: ~np.isfinite(said)},
+        latency_us={ask.version: np.full(len(said), np.nan)},
+    )  # fmt: skip
+    out[0].extend(close.measure(mine, ask_day, version) for version in (SERVED, ask.version))
+    if both.any():
+        loss = scores.LOSSES[desk.metric]
+        a, b = (math.fsum(loss(read.label[both], score[both]).tolist()) for score in (read.served, said))
+        out[1].append(BlockPair(day=day, a=SERVED, b=ask.version, n=int(both.sum()), loss_a=a, loss_b=b))
+
+
+def _trained(space: Space, endpoint: str, until_us: int) -> Model:
+    """A model by the endpoint's own step on what was known at a moment; it becomes no version."""
+    from loopwright.pipelines import hooks
+    from loopwright.pipelines import service as pipelines
+
+    step = work.step_of(space, endpoint)
+    with hooks.unregistered():
+        made = pipelines.run_step(space, ACTOR, step, {"until": format_time(until_us)}).result
+    if not isinstance(made, Model):
+        raise Unsupported(f"step {step.name} gives no model", code="step.no-model", hint="return lw.model(...)")
+    return made
+
+
+class DelaysAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose labels, of the requests asked before a moment."""
+
+    endpoint: str
+    until_us: int
+
+
+def close_minutes(space: Space, desk: Desk, until_us: int, submit: work.Submit | None) -> int | None:
+    """By how many minutes past the end of a day its labels are known, as the history has it; None when nothing says so.
+
+    A project that names `block_close` is not asked.
+    """
+    if "close_minutes" in desk.recipe.given or desk.spec.labels is None or desk.spec.features is None:
+        return None
+    args = msgspec.to_builtins(DelaysAsk(endpoint=desk.name, until_us=until_us))
+    task = work.Task(action_id=_fresh(space, [DELAYS, args]), kind=DELAYS, args=args, handler=measure_delays)
+    try:
+        found = work.do(space, task, submit).get("minutes")
+    except work.JobFailed:
+        return None  # blocks are then closed at the hour that stands in
+    return None if found is None else int(found)
+
+
+def measure_delays(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The job: the hour by which 99 % of a day's labels are known, not before 04:00; over 10,000 of the requests."""
+    from loopwright.data import sources, sql
+    from loopwright.data.execute import Executor, Span
+
+    ask = msgspec.convert(args, DelaysAsk)
+    with space.read() as tx:
+        desk = desks.find(tx, ask.endpoint)
+    labels = _declaration(space, desk.spec.labels or "")
+    with contextlib.closing(sources.connect(space.home / "tmp")) as con:
+        executor = Executor(con, space, data.features_of(space, desk.spec.features or ""))
+        executor.make_base(Span(until_us=ask.until_us))
+        opened = executor.open(labels, "lw.delays", [labels.key[0], labels.known_column or ""], ask.until_us)
+        key = sql.ident(labels.key[0])
+        found = con.execute(
+            f"SELECT asked, known FROM (SELECT *, row_number() OVER (ORDER BY asked, id) AS place, count(*) OVER () AS n"
+            f' FROM (SELECT CAST({key} AS VARCHAR) AS id, min("lw.at") AS asked, min({opened.known()}) AS known'
+            f' FROM {opened.table} l JOIN base ON base."lw.id" = CAST({key} AS VARCHAR) GROUP BY ALL))'
+            " WHERE place % greatest(1, n // 10000) = 0 ORDER BY place"
+        ).fetchall()
+    late = sorted(max(0, known - desk.calendar.start(add_days(desk.calendar.day(at), 1))) for at, known in found)
+    if not late:
+        return {"minutes": None}
+    hours = -(-late[math.ceil(0.99 * len(late)) - 1] // HOUR)
+    return {"minutes": min(max(4, hours) * 60, LATEST_CLOSE)}
+
+
+JOBS = {TWIN: train_twin, SHOWN: score_served, DELAYS: measure_delays}

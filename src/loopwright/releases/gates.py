@@ -11,11 +11,12 @@ from loopwright.artifacts.model import Version
 from loopwright.checks import verdicts
 from loopwright.checks.scores import skill
 from loopwright.data import queries as data
-from loopwright.kernel.times import add_days, format_duration
+from loopwright.kernel.times import add_days, format_duration, format_time
 from loopwright.kernel.verdict import Verdict
 from loopwright.models import service as models
 from loopwright.monitors import feeds
 from loopwright.monitors import queries as monitors
+from loopwright.monitors.model import SERVED
 from loopwright.releases import queries
 from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
@@ -103,14 +104,22 @@ def first(tx: Tx, desk: Desk, package: Package, twin: TwinScore | None) -> GateR
     return _result(tx, desk, package.version, None, found)
 
 
-def later(tx: Tx, desk: Desk, package: Package) -> GateResult:
-    """The gate of a later version, on the paired days of the recipe (or of the version itself, made by hand)."""
+def later(tx: Tx, desk: Desk, package: Package, shown: rules.Book | None = None) -> GateResult:
+    """The gate of a later version, on the paired days of the recipe (or of the version itself, made by hand).
+
+    Args:
+        shown: days on which a version made by hand, which has none of its own, was held against what was served.
+    """
     champion = queries.champion(tx, desk.name)
     assert champion is not None
-    days = book(tx, desk)
-    tested = rules.compare(desk.recipe, days, champion, stand_ins(tx, desk, package, champion))
+    days, against, stand = shown or book(tx, desk), SERVED, [package.version]
+    if shown is None:
+        against, stand = champion, stand_ins(tx, desk, package, champion)
+    tested = rules.compare(desk.recipe, days, against, stand)
     enough = len(tested.pairs) >= desk.recipe.min_blocks
     found = [rules.better(desk.recipe, desk.better, tested, desk.spec.model)]
+    if shown is not None and not enough:
+        found[0] = _unseen(desk, package, found[0])
     for check in desk.gate.checks:
         if isinstance(check, Floor) and enough:
             found.append(rules.floor_on_days(check, days, tested, metric=desk.metric))
@@ -118,6 +127,13 @@ def later(tx: Tx, desk: Desk, package: Package) -> GateResult:
             found.append(_known(tx, desk, package))
     found.append(rules.fast_on_days(desk.fast, days, tested))
     return _result(tx, desk, package.version, champion, found)
+
+
+def _unseen(desk: Desk, package: Package, found: Verdict) -> Verdict:
+    """What can be done for a version that was trained on the days it would be judged by."""
+    since, name = format_time(package.trained_us), f"{desk.spec.model}@{package.version}"
+    reason = f"{found.reason} (it knows what was known at {since}); lw deploy {name} --shadow lets it collect days"
+    return msgspec.structs.replace(found, reason=reason)
 
 
 def stand_ins(tx: Tx, desk: Desk, package: Package, champion: int) -> list[int]:

@@ -4,6 +4,7 @@ Every number is a named setting; docs/guides/policy.md says what each does and w
 """
 
 import itertools
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,7 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
         close_minutes: minutes past midnight of the next day at which a day's block is closed.
         window_blocks: the gate looks at so many closed days; at least `min_blocks` must count.
         min_gain: share of the champion's loss that the recipe must have saved on them.
+        min_t: standard errors, over those days, that the gain must lie above 0.
         cover: share of a day's labelled requests that a challenger must have scored for the day to count for it.
         min_labels: labelled rows that a block needs to count in the own shadow and in the watch.
         own_blocks: closed blocks of its own shadow that a candidate must have; `own_more` are waited for when they
@@ -28,9 +30,10 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
         max_errors: share of failed calls above the champion's that is tolerated.
         watch_blocks: days for which the old champion goes on in shadow.
         rollback_min_blocks: no rollback by itself on fewer blocks.
-        alpha, past_sd: of the confidence sequence of the watch.
+        alpha, past_sd: of the confidence sequence of the watch; `past_sd` is the spread of paired day blocks a row.
         cooldown_us: least time from one training to the next that a trigger starts.
         cap, cap_us: at most `cap` trainings by triggers in `cap_us`.
+        given: the settings that the project names; of the others those in `Measured` follow the endpoint's own data.
     """
 
     every_days: int = 7
@@ -38,6 +41,7 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
     window_blocks: int = 7
     min_blocks: int = 5
     min_gain: float = 0.01
+    min_t: float = 1.3
     cover: float = 0.95
     min_labels: int = 50
     own_blocks: int = 1
@@ -45,7 +49,7 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
     harm_limit: float = 0.05
     canary: tuple[float, ...] = (0.05, 0.25, 1.0)
     canary_step_us: int = 8 * HOUR
-    max_errors: float = 0.01
+    max_errors: float = 0.001
     watch_blocks: int = 7
     rollback_min_blocks: int = 5
     alpha: float = 0.05
@@ -53,11 +57,48 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
     cooldown_us: int = DAY
     cap: int = 8
     cap_us: int = 28 * DAY
+    given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _counts(self)
         _shares(self)
         _times(self)
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint's own data says of the settings that its project leaves open; None and 0: nothing yet.
+
+    Args:
+        close_minutes: by when a day's labels are known, from the history before the first deploy.
+        loss: mean loss a row of what was served (of the first model's twin, before anything was).
+        sd: spread of paired day blocks a row, over `blocks` of them.
+        labels: labels of a usual day.
+    """
+
+    close_minutes: int | None = None
+    loss: float | None = None
+    sd: float | None = None
+    blocks: int = 0
+    labels: int = 0
+
+
+OPEN = ("close_minutes", "past_sd", "harm_limit", "min_labels")  # what follows the data where nobody names it
+LATEST_CLOSE = 60 * 24 * 60  # minutes: labels that take longer than two months are judged without
+# A block differs between two good models by about a sixteenth of the loss, and harm is more than the chance of one
+# block; measured on the flights (0.029 of 0.47), they stand in until an endpoint has days of its own.
+SD_OF_LOSS, HARM_SDS = 1 / 16, 5 / 3
+
+
+def fitted(recipe: WarmRecipe, found: Measured) -> WarmRecipe:
+    """The recipe with the settings that nobody named taken from the endpoint's own data."""
+    own: dict[str, Any] = {}
+    if found.close_minutes is not None:
+        own["close_minutes"] = found.close_minutes
+    if found.sd:
+        own |= {"past_sd": found.sd, "harm_limit": round(HARM_SDS * found.sd, 6)}
+    if found.labels:
+        own["min_labels"] = max(10, min(recipe.min_labels, found.labels // 2))
+    return msgspec.structs.replace(recipe, **{name: own[name] for name in own if name not in recipe.given})
 
 
 def _refuse(field: str, what: str) -> Invalid:
@@ -84,6 +125,8 @@ def _shares(recipe: WarmRecipe) -> None:
         raise _refuse("cover", f"is a share above 0 and up to 1, not {recipe.cover!r}")
     if not 0 < recipe.alpha < 0.5:
         raise _refuse("alpha", f"lies between 0 and 0.5, not {recipe.alpha!r}")
+    if not 0 <= recipe.min_t <= 10:
+        raise _refuse("min_t", f"lies between 0 and 10, not {recipe.min_t!r}")
     for field in ("harm_limit", "past_sd"):
         if not getattr(recipe, field) > 0:
             raise _refuse(field, f"must be above 0, not {getattr(recipe, field)!r}")
@@ -96,7 +139,7 @@ def _shares(recipe: WarmRecipe) -> None:
 def _times(recipe: WarmRecipe) -> None:
     if not 1 <= recipe.every_days <= 3660:
         raise _refuse("every", f"must be whole days from 1d, not {recipe.every_days!r}d")
-    if not 0 <= recipe.close_minutes < 24 * 60:
+    if not 0 <= recipe.close_minutes <= LATEST_CLOSE:
         raise _refuse("block_close", f"must be a time of day such as 04:00, not {recipe.close_minutes} minutes")
     if recipe.canary_step_us <= 0:
         raise _refuse("canary_step", "must be longer than nothing")
@@ -110,16 +153,17 @@ def _times(recipe: WarmRecipe) -> None:
 
 
 def minutes_of(text: str, field: str) -> int:
-    """Read `04:00` as minutes past midnight.
+    """Read `04:00` (or `3d 04:00`, three days later) as minutes past the midnight that ends a day.
 
     Raises:
         Invalid: the text is no time of day.
     """
-    hour, colon, minute = text.partition(":")
-    good = colon and hour.isdigit() and minute.isdigit() and len(minute) == 2
-    if not good or int(hour) > 23 or int(minute) > 59:
-        raise _refuse(field, f"must be a time of day such as 04:00, not {text!r}")
-    return int(hour) * 60 + int(minute)
+    later, _, clock = text.rpartition("d ")
+    hour, colon, minute = clock.partition(":")
+    good = colon and hour.isdigit() and minute.isdigit() and len(minute) == 2 and (later.isdigit() or not later)
+    if not good or int(hour) > 23 or int(minute) > 59 or (later and not 0 < int(later) <= 60):
+        raise _refuse(field, f"must be a time of day such as 04:00, or 3d 04:00, not {text!r}")
+    return int(later or 0) * 24 * 60 + int(hour) * 60 + int(minute)
 
 
 def days_of(text: str, field: str) -> int:

@@ -1,6 +1,7 @@
 """The rules of the warm recipe as pure functions over block tables; docs/guides/policy.md numbers them 1 to 7."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +29,10 @@ class Book:
     def days(self) -> list[str]:
         """The days that are closed, oldest first."""
         return sorted({day for day, _ in self._blocks})
+
+    def versions(self, day: str) -> list[int]:
+        """The versions that have a block on a day, in their order."""
+        return sorted(version for when, version in self._blocks if when == day and version != SERVED)
 
     def block(self, day: str, version: int) -> Block | None:
         """A version on a day; 0 = what was served."""
@@ -83,11 +88,39 @@ def compare(recipe: WarmRecipe, book: Book, champion: int, challengers: Sequence
     return Tested(champion=champion, pairs=tuple(pairs))
 
 
+PRIOR_BLOCKS = 10  # how many blocks the spread that is to be expected is worth
+
+
+def spread(recipe: WarmRecipe, book: Book, champions: Mapping[str, int], *, prior: float) -> tuple[float, int]:
+    """The spread of paired day blocks a row between a champion and the newest other version, and how many there were.
+
+    Each champion's days are taken about their own mean, so that what separates two models is no spread.
+
+    Args:
+        champions: by day, the version that held the place.
+        prior: the spread that is to be expected.
+    """
+    by_champion: dict[int, list[Pair]] = {}
+    for day, champion in sorted(champions.items()):
+        pairs = [
+            pair for v in book.versions(day) if v != champion and (pair := book.pair(day, champion, v)) is not None
+        ]
+        if pairs and book.covered(pairs[-1]) >= recipe.cover:
+            by_champion.setdefault(champion, []).append(pairs[-1])
+    around, count = PRIOR_BLOCKS * prior**2, 0
+    for kept in by_champion.values():
+        found = gain(kept)
+        if found is not None and len(found.blocks) > 1:
+            around += math.fsum((x - found.per_row) ** 2 for x in found.blocks)
+            count += len(found.blocks) - 1
+    return math.sqrt(around / (PRIOR_BLOCKS + count)), count
+
+
 def better(recipe: WarmRecipe, check: Better, tested: Tested, name: str) -> Verdict:
-    """Points 3 and 4: enough days, and the total gain a share of the champion's loss."""
+    """Points 3 and 4: enough days, and the total gain a share of the champion's loss and above the days' own noise."""
     by = recipe.min_gain if check.by is None else check.by
-    who = f"{name}@{tested.champion}"
-    found = verdicts.better(check.metric, tested.gain, by=by, min_days=recipe.min_blocks, who=who)
+    who = "what was served" if tested.champion == SERVED else f"{name}@{tested.champion}"
+    found = verdicts.better(check.metric, tested.gain, by=by, min_days=recipe.min_blocks, who=who, min_t=recipe.min_t)
     stood = {pair.day: pair.b for pair in tested.pairs}
     return msgspec.structs.replace(found, evidence={**found.evidence, "champion": tested.champion, "stood": stood})
 
