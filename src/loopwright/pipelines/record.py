@@ -9,6 +9,7 @@ from loopwright.artifacts import codecs, names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.code import code_state
 from loopwright.kernel import canonical
+from loopwright.kernel.errors import NotFound
 from loopwright.pipelines import hooks
 from loopwright.pipelines.fingerprint import Fingerprint
 from loopwright.pipelines.model import Outcome
@@ -53,8 +54,11 @@ def inputs(space: Space, code: Fingerprint, fed: Mapping[str, Outcome]) -> dict[
 
 def _declaration(content: Any) -> dict[str, Any]:
     about: dict[str, Any] = {"digest": canonical.digest(content)}
-    if isinstance(content, Mapping) and isinstance(content.get("log"), Mapping):
-        about["log"] = dict(content["log"])
+    if isinstance(content, Mapping):
+        declaration = content.get("declaration")
+        if isinstance(declaration, Mapping) and "name" in declaration:
+            about["name"] = declaration["name"]
+        about.update({field: content[field] for field in ("log", "facts") if content.get(field)})
     return about
 
 
@@ -80,7 +84,8 @@ def _digests(content: Any, name: str | None) -> Iterator[tuple[str | None, str]]
 
 def code(space: Space, traced: Fingerprint) -> Code:
     """The code that runs: git's state of the folder, or the stored project; and the files that were reached."""
-    files = artifacts.put_tree(space, _files(space, traced), kind="code", meta={}).digest if traced.files else None
+    reached = _files(space, traced)
+    files = artifacts.put_tree(space, reached, kind="code", meta={}).digest if traced.files else None
     if job_mode():
         stored = hooks.stored_code(space)
         return Code(
@@ -93,7 +98,19 @@ def code(space: Space, traced: Fingerprint) -> Code:
         )
     state = code_state(space.root)
     diff = artifacts.put_blob(space, state.diff, kind="diff", meta={}).digest if state.diff else None
-    return Code(commit=state.commit, dirty=state.dirty, diff=diff, files=files, parts=traced.parts)
+    project = _project(space, reached)
+    return Code(commit=state.commit, dirty=state.dirty, diff=diff, project=project, files=files, parts=traced.parts)
+
+
+def _project(space: Space, reached: Mapping[str, bytes]) -> str | None:
+    """The accepted project, when the files that run are its own."""
+    try:
+        project = hooks.stored_code(space).project
+    except NotFound:
+        return None
+    held = {} if project is None else artifacts.files(space, project)
+    same = all(held.get(path) == canonical.digest_bytes(text) for path, text in reached.items())
+    return project if held and same else None
 
 
 def _files(space: Space, traced: Fingerprint) -> dict[str, bytes]:
@@ -110,9 +127,3 @@ def _files(space: Space, traced: Fingerprint) -> dict[str, bytes]:
             taken = f"{name}.{number}"
         found[taken] = text
     return found
-
-
-def platform() -> str:
-    """The kind of machine, such as `Linux x86_64`."""
-    about = os.uname()
-    return f"{about.sysname} {about.machine}"

@@ -16,7 +16,7 @@ from loopwright.artifacts import codecs, names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.model import Artifact
 from loopwright.kernel.errors import Conflict, Unsupported
-from loopwright.pipelines import boundary, hooks, queries, record
+from loopwright.pipelines import boundary, environment, hooks, queries, record
 from loopwright.pipelines.keys import Plan, Traced, traced
 from loopwright.pipelines.model import Outcome, Value
 from loopwright.pipelines.step import Step
@@ -137,16 +137,18 @@ class _Execution:
 
     def _run(self, step: Step[..., Any], key: str, fed: Mapping[str, Outcome]) -> Outcome:
         found = self._traced[step.name]
+        seeds = environment.seeds(step.name, key)
         about = About(
             key=key,
             params=record.params(self.plan.arguments(step)),
             inputs=record.inputs(self.space, found.code, fed),
-            environment={**found.environment, "platform": record.platform()},
+            environment={**environment.needed(found.environment), **environment.machine(), **seeds},
             code=record.code(self.space, found.code),
         )
         recorder = runs.start(self.space, self.actor, KIND, step.name, about)
         try:
-            kept = self._called(step, fed, recorder)
+            with environment.seeded(int(seeds["seed:random"]), arrays=_has_arrays(found.environment)):
+                kept = self._called(step, fed, recorder)
             cache = not found.code.edited and self._unmoved(step)
             run, first = self._finish(step, key, recorder, kept, cache=cache)
         except BaseException as error:  # whatever ended the run is its failure, and is raised on
@@ -198,6 +200,10 @@ class _Execution:
         logged = recorder.seal()
         with contextlib.suppress(Conflict):  # it had ended, and the error came after
             self.space.write(lambda tx: runs.fail(tx, self.actor, recorder.run_id, logged, failure))
+
+
+def _has_arrays(direct: Mapping[str, str]) -> bool:
+    return "numpy" in environment.needed({name: known for name, known in direct.items() if name != "loopwright"})
 
 
 def _outputs(kept: codecs.Kept) -> dict[str, Output]:
