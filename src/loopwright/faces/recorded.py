@@ -213,15 +213,13 @@ class Recording:
         assert row is not None
         return row
 
-    def missing(self, from_us: int, to_us: int, logged: Sequence[str]) -> int:
-        """How many requests with from <= time < to are not among the logged ids."""
+    def missing(self, from_us: int, to_us: int, logged: Sequence[str]) -> list[str]:
+        """The requests with from <= time < to that are not among the logged ids."""
         sql = (
-            "SELECT count(*) FROM recorded_requests WHERE at_us >= ? AND at_us < ?"
-            " AND id NOT IN (SELECT unnest(?::VARCHAR[]))"
+            "SELECT id FROM recorded_requests WHERE at_us >= ? AND at_us < ?"
+            " AND id NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY id"
         )
-        row = self._db.execute(sql, [from_us, to_us, list(logged)]).fetchone()
-        assert row is not None
-        return int(row[0])
+        return [row[0] for row in self._db.execute(sql, [from_us, to_us, list(logged)]).fetchall()]
 
     def requests(self, from_us: int, to_us: int) -> list[Request]:
         """The requests with from <= time < to, by time and id."""

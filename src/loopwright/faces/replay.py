@@ -28,6 +28,7 @@ from loopwright.kernel.errors import Conflict, Invalid, Unavailable
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.times import DAY, HOUR, add_days, day_of, day_start, format_time, parse_time
 from loopwright.project import server
+from loopwright.serving import subjects
 from loopwright.store import space as spaces
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Replay:
             self.summary.resumed_at = self.summary.clock = clock["now"]
             end = self._end(start)
             self.summary.too_early = self.recording.span(-(2**62), start).requests
-            self._look_back(start, now)
+            self._look_back(start, min(now, end))
             span = self.recording.span(start, end)
             self._began_s, self._from_us, self._told_us = monotonic_s(), now, now
             last = max(span.last_us, span.last_known_us)
@@ -166,7 +167,9 @@ class Replay:
         if now <= start:
             return
         with contextlib.closing(spaces.open_at(self.root)) as space:
-            missed = self.recording.missing(start, now, logged_ids(space, self.order.endpoint, now))
+            absent = self.recording.missing(start, now, logged_ids(space, self.order.endpoint, now))
+            with space.read() as tx:
+                missed = len(absent) - len(subjects.erased_refs(tx, absent, subjects.key_path(space)))
         self.summary.missed = missed
         if missed and self.order.whole:
             raise Conflict(
