@@ -129,6 +129,7 @@ def jobs() -> dict[str, JobHandler]:
 def plug() -> None:
     """Connect the rooms above to the ports of the rooms below, once a process."""
     _module("data.logged").set_log_reader(_LogReader())
+    _module("data.facts").set_shower(lambda space: _module("serving.publish").show(space))
     codecs = _module("artifacts.codecs")
     codecs.register(
         codecs.Codec(

@@ -15,9 +15,8 @@ from loopwright import house
 from loopwright.access.service import local_actor
 from loopwright.data import facts, online, prepare, service, sources
 from loopwright.data.execute import Executor, Span
-from loopwright.kernel.errors import Invalid, NotFound, Unsupported
 from loopwright.kernel.settings import Settings
-from loopwright.kernel.times import HOUR, MINUTE, format_time, parse_time
+from loopwright.kernel.times import MINUTE, format_time, parse_time
 from loopwright.store.space import Space
 
 Parquet = Callable[..., Path]

@@ -160,6 +160,11 @@ def newest(tx: Tx) -> tuple[int, int]:
     return int(last), int(tx.value("SELECT COALESCE(SUM(times), 0) FROM facts_taken_back"))
 
 
+def stirred(tx: Tx) -> tuple[int, ...]:
+    """What changes whenever look-ups may have something new to read: facts, or versions of data."""
+    return (*newest(tx), int(tx.value("SELECT COUNT(*) FROM data_versions")))
+
+
 def take_back(tx: Tx, name: str, seqs: Sequence[int]) -> None:
     """Take rows out for good; snapshots are then made anew."""
     for seq in seqs:

@@ -1,5 +1,8 @@
 """The tables of the data room: what each version was found to be, what was declared, and a stat cache of files."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import msgspec
 
 from loopwright.data.model import Contract, DataSpec, FeaturesSpec, Finding
@@ -132,3 +135,21 @@ def find_features(tx: Tx, name: str) -> FeaturesSpec | None:
 def all_features(tx: Tx) -> list[str]:
     """The names of the features that were declared."""
     return [row["name"] for row in tx.query("SELECT name FROM feature_sets ORDER BY name")]
+
+
+def facts_before(tx: Tx, name: str, until_us: int) -> list[tuple[Any, ...]]:
+    """The facts of a source that count as known before a moment, as they are kept: by seq."""
+    rows = tx.query(
+        "SELECT seq, known_us, time_us, about, body, digest FROM facts WHERE name = ? AND known_us < ? ORDER BY seq",
+        (name, until_us),
+    )
+    return [tuple(row) for row in rows]
+
+
+def put_facts(tx: Tx, name: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Enter facts as they were kept elsewhere; those that are here stay."""
+    tx.executemany(
+        "INSERT INTO facts(name, seq, known_us, time_us, about, body, digest) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (name, digest) DO NOTHING",
+        [(name, *row) for row in rows],
+    )

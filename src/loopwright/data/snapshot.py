@@ -109,7 +109,7 @@ class Writer:
             text_blob += text.encode()
             text_places.append(len(text_blob))
         self._tables.append(Meta(len(order), len(ats), tuple(is_text), len(texts), self._size))
-        numbers = [array("Q", [number for number, _ in order]), starts, places, ats, helds, knowns, *columns]
+        numbers: list[Any] = [array("Q", [number for number, _ in order]), starts, places, ats, helds, knowns, *columns]
         for part in (*numbers, text_places, blob, text_blob):
             self._add(bytes(part))
 

@@ -9,7 +9,7 @@ import duckdb
 import msgspec
 
 from loopwright.access.service import local_actor
-from loopwright.data import logged, service, sources, sql
+from loopwright.data import logged, prepare, service, sources, sql
 from loopwright.data.execute import Executor, Span
 from loopwright.data.model import DataSpec, FeaturesSpec, Lateness, Written
 from loopwright.kernel.errors import Conflict, Invalid, Unsupported
@@ -104,6 +104,7 @@ def table(space: Space, spec: FeaturesSpec, ask: Ask) -> tuple["pd.DataFrame", "
     service.require(spec, columns)
     until_us = moment(space, ask.until, "until")
     service.declare_features(space, local_actor(), spec)
+    prepare.warm(space, spec)
     with contextlib.closing(sources.connect(space.home / "tmp")) as con:
         whole = _history(con, space, spec, ask, until_us)
         names = ", ".join(sql.ident(name) for name in columns)

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from loopwright.audit import service as audit
+from loopwright.data import facts
 from loopwright.faces import courier, hosts
 from loopwright.kernel.clock import machine_us, monotonic_s
 from loopwright.kernel.errors import Conflict, LoopwrightError, Unavailable
@@ -61,6 +62,7 @@ class Scheduler:
         self._busy = True
         self._stopping = threading.Event()
         self._published = (-1, -1)
+        self._stirred: tuple[int, ...] = ()
         self._sealed_s = monotonic_s()
         self._told_s = 0.0
         self._mended_s = monotonic_s()
@@ -279,9 +281,12 @@ class Scheduler:
         """Another connection has committed: tell who waits, and give the workers new routes."""
         self._changed()
         with self.space.read() as tx:
-            generation = routes.generation(tx)
+            generation, stirred = routes.generation(tx), facts.stirred(tx)
         if generation != self._published[0]:
             self._publish(wait=False)
+        elif stirred != self._stirred:
+            publish.show(self.space)
+        self._stirred = stirred
 
 
 def _print() -> None:

@@ -29,7 +29,7 @@ class Batch(msgspec.Struct):
     """Rows of a spool with what is needed to lay them out.
 
     Args:
-        inputs: type by name of every input that a row has.
+        inputs: type by label of every input that a row has.
         order: for each row, the columns of its values.
     """
 
@@ -56,17 +56,19 @@ class Batch(msgspec.Struct):
         out: dict[str, tuple[str, list[Any]]] = {}
         same = len({*self.order}) == 1
         by_place = list(zip(*(row.values for row in self.rows), strict=True)) if same else []
+        labels = {columns: columns.labels for columns in {*self.order}}
         for name, dtype in self.inputs.items():
             if same:
-                data = list(by_place[self.order[0].names.index(name)])
+                data = list(by_place[labels[self.order[0]].index(name)])
             else:
                 make = _MAKE[dtype]
+                places = {c: found.index(name) if name in found else None for c, found in labels.items()}
                 found = (
-                    row.values[columns.names.index(name)] if name in columns.names else None
+                    None if (place := places[columns]) is None else row.values[place]
                     for row, columns in zip(self.rows, self.order, strict=True)
                 )
                 data = [None if value is None else make(value) for value in found]
-            out[f"in_{name}"] = (_TYPES[dtype], data)
+            out[name] = (_TYPES[dtype], data)
         return out
 
 
@@ -77,7 +79,7 @@ def gather(frames: Iterable[tuple[Columns, list[LogRow]]]) -> Batch:
     inputs: dict[str, str] = {}
     versions: set[int] = set()
     for columns, part in frames:
-        for name, dtype in zip(columns.names, columns.dtypes, strict=True):
+        for name, dtype in zip(columns.labels, columns.dtypes, strict=True):
             inputs[name] = _wider(inputs.get(name, dtype), dtype)
         rows += part
         order += [columns] * len(part)

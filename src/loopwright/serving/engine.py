@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from loopwright.kernel.clock import machine_us, monotonic_s
+from loopwright.kernel.errors import Invalid, LoopwrightError
 from loopwright.kernel.times import DAY
 from loopwright.serving.lane import HANG_S, TURN_ROWS, Lane, Turn
 from loopwright.serving.record import Columns, LogRow
@@ -21,7 +22,7 @@ from loopwright.serving.spool import SLOTS, Spool
 
 REMEMBERED, REMEMBERED_BYTES = 100_000, 64 << 20  # of the newest answers, for repeats
 LOG_CALM_S = 5.0  # so long after a row that the log did not take, with no row since, nothing is said of it any more
-Outcome = Literal["answered", "repeated", "conflict", "failed", "refused", "unrouted"]
+Outcome = Literal["answered", "repeated", "conflict", "failed", "refused", "unrouted", "invalid"]
 Render = Callable[["Ask", "Answer"], bytes]
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -36,12 +37,14 @@ class Answer(msgspec.Struct, gc=False):
     prediction_id: str = ""
     logged: bool = True
     body: bytes = b""
+    error: LoopwrightError | None = None
 
 
 class Ask(msgspec.Struct):
     """One request: rows of values in the order of the target's fields.
 
     Args:
+        rows: made of `base`, what the caller knows, when that was sent instead.
         at_us: the asker's time; None = now in the Space's world.
         pinned: the live version that was asked for by number.
         arm: the version whose turn it was.
@@ -59,6 +62,7 @@ class Ask(msgspec.Struct):
     inputs: bytes = b""
     pending: bool = False
     received_us: int = 0
+    base: Sequence[Sequence[Any]] = ()
 
 
 class _Memory(msgspec.Struct, gc=False):
@@ -125,6 +129,7 @@ class Engine:
         by_target: dict[int, list[Ask]] = {}
         twins: list[tuple[Ask, Ask]] = []
         first: dict[tuple[str, str], Ask] = {}
+        fresh: set[str] = set()  # the endpoints whose newest snapshot was taken in this tick
         for ask in asks:
             ask.received_us = received_us
             if ask.at_us is None:
@@ -133,14 +138,18 @@ class Engine:
                 ask.answer = Answer("unrouted")
                 continue
             if ask.request_id:
-                ask.inputs = blake2b(_pack(ask.rows), digest_size=16).digest()
+                ask.inputs = blake2b(_pack(ask.base or ask.rows), digest_size=16).digest()
                 key = (ask.target.name, ask.request_id)
                 if self._recall(key, ask):
                     continue
                 if key in first:
                     twins.append((first[key], ask))
                     continue
+                if ask.base and not self._look_up(ask, fresh):
+                    continue
                 first[key] = ask
+            elif ask.base and not self._look_up(ask, fresh):
+                continue
             by_target.setdefault(id(ask.target), []).append(ask)
         for group in by_target.values():
             self._serve(group)
@@ -149,6 +158,21 @@ class Engine:
                 self._join(self._under_way[(ask.target.name, ask.request_id)], ask)
             else:
                 _answer_alike(leader, ask)
+
+    def _look_up(self, ask: Ask, fresh: set[str]) -> bool:
+        """Make the rows of what the caller knows; false, and the answer says why, when they cannot be made."""
+        looker = ask.target.lookup
+        try:
+            if looker is None:
+                raise Invalid(ask.target.lookup_problem, code="lookup.none", field="inputs")
+            if ask.target.name not in fresh:
+                looker.refresh()
+                fresh.add(ask.target.name)
+            ask.rows = looker.rows(ask.base, ask.at_us or 0)
+        except LoopwrightError as error:
+            ask.answer = Answer("invalid", error=error.with_traceback(None))
+            return False
+        return True
 
     def _recall(self, key: tuple[str, str], ask: Ask) -> bool:
         """Whether the request was asked before: then it has its answer, or gets that of the one under way."""
@@ -184,14 +208,16 @@ class Engine:
             slot = self.host * SLOTS + self._slot
             spool = self._spools[target.name] = Spool(self._home, target.name, slot, self._later)
         logged: list[LogRow] = []
-        start = 0
+        looker = target.lookup if any(ask.base for ask in asks) else None
+        columns = target.columns if looker is None else looker.columns
+        width, start = columns.asked, 0
         for ask in asks:
             prediction = spool.next_id(ask.received_us)
             _decide(ask, judged, start, prediction)
-            _note(ask, judged, start, logged)
+            _note(ask, judged, start, logged, width)
             start += len(ask.rows)
         try:
-            spool.append(target.columns, logged)
+            spool.append(columns, logged)
             written, self.log_problem = True, ""
         except OSError as error:
             written, self.log_problem, self._log_failed_s = False, error.strerror or str(error), monotonic_s()
@@ -334,20 +360,26 @@ def _decide(ask: Ask, judged: list[Judged], start: int, prediction: str) -> None
     ask.answer = Answer("failed", None, prediction_id=prediction)
 
 
-def _note(ask: Ask, judged: list[Judged], start: int, logged: list[LogRow]) -> None:
-    """Write the log rows of an Ask; what had no answer is logged under its own id, so that a retry stands beside it."""
-    answer = ask.answer
+def _note(ask: Ask, judged: list[Judged], start: int, logged: list[LogRow], width: int) -> None:
+    """Write the log rows of an Ask; what had no answer is logged under its own id, so that a retry stands beside it.
+
+    Beside a look-up the rows hold `width` base columns too, which are null where a full row was sent.
+    """
+    answer, rows = ask.answer, ask.rows
+    if width:
+        base = ask.base or [[None] * width] * len(rows)
+        rows = [[*row, *more] for row, more in zip(rows, base, strict=True)]
     if answer is None or ask.at_us is None:
         return
     many = len(ask.rows) > 1
     if not many and len(judged) == 1 and answer.version is not None:
         [only], version, id = judged, answer.version, answer.prediction_id
-        row = LogRow(id, ask.at_us, ask.received_us, ask.request_id or id, version, ask.arm, ask.subject, ask.rows[0])
+        row = LogRow(id, ask.at_us, ask.received_us, ask.request_id or id, version, ask.arm, ask.subject, rows[0])
         row.scores, row.latency_us = {version: only.scores[start]}, {version: only.latency_us[start]}  # type: ignore[dict-item]
         logged.append(row)
         return
     request_id = ask.request_id if ask.request_id and answer.version is not None else answer.prediction_id
-    for offset, values in enumerate(ask.rows):
+    for offset, values in enumerate(rows):
         place = start + offset
         suffix = f"/{offset}" if many else ""
         scored: dict[int, float] = {}

@@ -143,6 +143,16 @@ def known(tx: Tx, endpoint: str, before_us: int, refs: list[str] | None = None) 
     return list(latest.values())
 
 
+def between(tx: Tx, endpoint: str, since_us: int, until_us: int) -> list[tuple[int, float]]:
+    """The labels (known_at_us, value) that became known in [since, until), corrections too, in a fixed order."""
+    rows = tx.query(
+        "SELECT known_at_us, value FROM labels WHERE endpoint = ? AND known_at_us >= ? AND known_at_us < ?"
+        " ORDER BY known_at_us, ref, value",
+        (endpoint, since_us, until_us),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def state(tx: Tx, endpoint: str, before_us: int) -> tuple[int, int]:
     """How many labels were known before a moment, and the number of the last of them."""
     row = tx.one(

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from loopwright.data.online import Plan
 from loopwright.kernel.event import EventKind
 from loopwright.models.model import Card, Task
 
@@ -72,11 +73,13 @@ class PublishedRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublishedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as workers see it."""
+    """An endpoint as workers see it; `lookup` says how its features are looked up, or `lookup_problem` why not."""
 
     name: str
     log: LogPromise
     routes: list[PublishedRoute]
+    lookup: Plan | None = None
+    lookup_problem: str = ""
 
 
 class RouteFile(msgspec.Struct, frozen=True, kw_only=True):

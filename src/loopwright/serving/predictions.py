@@ -29,6 +29,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         arm: the version whose turn it was; another than `version` when it failed and the champion answered.
         score: what was answered; `scores`, `errors` and `latency_us` are by version.
         segment: digest of the sealed file that holds it; None while its spool is open.
+        asked: what the caller knew, when the inputs were looked up from it; times as microseconds.
         labels: all that came for it, oldest first; `label` is the one that stands.
     """
 
@@ -46,6 +47,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, str]
     latency_us: dict[str, int]
     segment: str | None
+    asked: dict[str, Any] = {}
     labels: list[Label] = []
     label: float | None = None
     label_known_us: int | None = None
@@ -63,7 +65,8 @@ def view(
     """Make a temporary DuckDB table of the predictions with since <= at < until, and return its columns.
 
     Columns: those of the prediction log (id, at_us, received_us, request_id, version, arm, subject), `score` (what was
-    answered), in_<input>, and score_<v>, latency_us_<v>, error_<v> of each version that scored a row of the time.
+    answered), in_<input>, ask_<column> where look-ups were asked for, and score_<v>, latency_us_<v>, error_<v> of each
+    version that scored a row of the time.
     A request id that came before within 24 h of `at` is left out. The order is that of (at_us, request_id).
 
     Raises:
@@ -116,7 +119,7 @@ def _columns(present: Sequence[str]) -> dict[str, str]:
     columns = {name: name for name in FIXED}
     columns["score"] = f"CASE version {cases} END" if cases else "NULL::DOUBLE"
     columns.update({name: quoted(name) for name in inputs})
-    columns.update({name: name for name in present if name not in columns})
+    columns.update({name: quoted(name) for name in present if name not in columns})
     return columns
 
 
@@ -276,7 +279,7 @@ def _find_open(space: Space, endpoint: str, reference: str, spool: str | None) -
     return Prediction(
         **{name: getattr(row, name) for name in FIXED},
         endpoint=endpoint,
-        inputs=dict(zip(columns.names, row.values, strict=True)),
+        **_inputs(dict(zip(columns.labels, row.values, strict=True))),
         score=None if row.version is None else row.scores.get(row.version),
         scores=_texts(row.scores),
         errors=_texts(row.errors),
@@ -305,13 +308,18 @@ def _find_sealed(space: Space, endpoint: str, reference: str, spool: str | None)
     return Prediction(
         **{name: row[name] for name in FIXED},
         endpoint=endpoint,
-        inputs={name[3:]: value for name, value in row.items() if name.startswith("in_")},
+        **_inputs(row),
         score=row.get(f"score_{row['version']}"),
         scores=_by_version(row, "score_"),
         errors=_by_version(row, "error_"),
         latency_us=_by_version(row, "latency_us_"),
         segment=Path(row["loopwright_file"]).name,
     )
+
+
+def _inputs(row: dict[str, Any]) -> dict[str, Any]:
+    asked = {name[4:]: value for name, value in row.items() if name.startswith("ask_") and value is not None}
+    return {"inputs": {name[3:]: value for name, value in row.items() if name.startswith("in_")}, "asked": asked}
 
 
 def _texts(by_version: dict[int, Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from pathlib import Path
 import msgspec
 
 from loopwright.artifacts import names
+from loopwright.data import prepare
+from loopwright.data import service as data
+from loopwright.data.online import Plan
 from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import LoopwrightError, Timeout, Unavailable
 from loopwright.kernel.files import replace_file
@@ -105,7 +108,33 @@ def _endpoint(
             problems[spec.name] = f"{spec.model}@{route.version} cannot be read: {why}"
             if not published and route.role == "live":
                 return before.get(spec.name)
-    return PublishedEndpoint(name=spec.name, log=spec.log, routes=published)
+    plan, problem = lookup(space, spec)
+    if plan is not None:
+        prepare.show_facts(space, plan)
+    return PublishedEndpoint(name=spec.name, log=spec.log, routes=published, lookup=plan, lookup_problem=problem)
+
+
+def lookup(space: Space, spec: EndpointSpec) -> tuple[Plan | None, str]:
+    """How an endpoint's features are looked up; or None, and why they are not."""
+    if spec.features is None:
+        return None, ""
+    try:
+        return prepare.plan(space, data.features_of(space, spec.features)), ""
+    except (LoopwrightError, OSError) as error:
+        return None, error.message if isinstance(error, LoopwrightError) else str(error.strerror)
+
+
+def show(space: Space) -> None:
+    """Return when all workers look up in what is known here; a source with a new version is published."""
+    before = _published(space.home / "run" / ROUTE_FILE)
+    for spec in routes.endpoints(space):
+        plan, _ = lookup(space, spec)
+        old = before.get(spec.name)
+        if old is not None and old.lookup != plan:
+            wait_applied(space, publish(space))
+            return
+        if plan is not None:
+            prepare.show_facts(space, plan)
 
 
 def _route(space: Space, spec: EndpointSpec, route: Route) -> PublishedRoute:

@@ -19,10 +19,21 @@ _PAIRS = [base32(number, 2) for number in range(1024)]
 
 
 class Columns(msgspec.Struct, frozen=True, array_like=True):
-    """Names and types of the inputs, in the order in which the rows hold their values."""
+    """Names and types of the inputs, in the order in which the rows hold their values.
+
+    Args:
+        asked: how many of the last ones are what the caller knew, from which the others were looked up.
+    """
 
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
+    asked: int = 0
+
+    @property
+    def labels(self) -> list[str]:
+        """The names that the columns have in the log."""
+        first = len(self.names) - self.asked
+        return [f"in_{name}" if place < first else f"ask_{name}" for place, name in enumerate(self.names)]
 
 
 class LogRow(msgspec.Struct, array_like=True, gc=False):

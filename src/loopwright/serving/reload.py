@@ -7,6 +7,7 @@ import msgspec
 
 from loopwright.kernel.errors import LoopwrightError
 from loopwright.models.runtime import Predictor, load_file
+from loopwright.serving.lookups import attach
 from loopwright.serving.model import PublishedEndpoint, PublishedRoute, RouteFile
 from loopwright.serving.scoring import Served, Target, target_of
 
@@ -51,7 +52,8 @@ def prepare(found: RouteFile, loaded: Loaded, before: Mapping[str, Target] | Non
     targets: dict[str, Target] = {}
     for endpoint in found.endpoints:
         try:
-            targets[endpoint.name] = _target(endpoint, loaded, kept)
+            made, old = _target(endpoint, loaded, kept), (before or {}).get(endpoint.name)
+            targets[endpoint.name] = attach(made, endpoint.lookup, endpoint.lookup_problem, old)
         except LoopwrightError as error:
             problems[endpoint.name] = error.message[:_LONGEST_PROBLEM]
             old = (before or {}).get(endpoint.name)

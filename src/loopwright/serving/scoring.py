@@ -6,7 +6,7 @@ Knows no request, no log and no thread: what fails is said row by row, and no ve
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,9 @@ from loopwright.serving.record import Columns
 # One row that takes longer is not scored on the event loop; nor are many rows that take so long together.
 INLINE_ROW_US = 200.0
 INLINE_ROWS_US = 5000.0
+if TYPE_CHECKING:
+    from loopwright.serving.lookups import Looker
+
 _INFINITE = float("inf")
 Packed = list[bytes] | list[bytes | str]
 Packer = Callable[[Sequence[Any]], bytes]
@@ -57,6 +60,7 @@ class Target(msgspec.Struct, kw_only=True):
         slow: a row alone takes too long for the event loop.
         each_us: what every further row takes.
         cache: for the wire's own tables.
+        lookup: makes rows of what a caller knows; None where none can be made, and `lookup_problem` says why.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Target(msgspec.Struct, kw_only=True):
     slow: bool = False
     each_us: float = 0.0
     cache: dict[Any, Any] = {}
+    lookup: "Looker | None" = None
+    lookup_problem: str = ""
 
 
 class Judged(msgspec.Struct, gc=False):

@@ -125,7 +125,7 @@ def convert(space: Space, path: Path, batch: Batch) -> Artifact:
         "min_at_us": min(times),
         "max_at_us": max(times),
         "versions": batch.versions,
-        "inputs": list(batch.inputs),
+        "inputs": [label[3:] for label in batch.inputs if label.startswith("in_")],
     }
     try:
         with duckdb.connect(":memory:", config={"threads": 1}) as con:

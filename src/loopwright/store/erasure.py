@@ -4,15 +4,19 @@ A blob that is erased leaves a tombstone: it reads as erased, never as missing, 
 Nothing here holds a subject's value: only keyed hashes and counts.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from loopwright.kernel.errors import Erased
 from loopwright.kernel.times import format_time
-from loopwright.store.database import Row, Tx
-from loopwright.store.space import Space
+
+if TYPE_CHECKING:
+    from loopwright.store.database import Row, Tx
+    from loopwright.store.space import Space
 
 MASK = "[erased]"
 TEXT_CHARACTERS = 4  # a shorter value says nothing in a free text: it is looked for in columns and as a JSON string

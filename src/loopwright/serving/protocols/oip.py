@@ -195,6 +195,8 @@ class Oip:
             case "refused":
                 error = Unavailable("the prediction log takes no rows", code="log.full", hint="free disk space")
                 return error_reply(error)
+            case "invalid" if answer is not None and answer.error is not None:
+                return error_reply(answer.error)
             case "unrouted":
                 message, hint = "no version of this endpoint is live", f"lw deploy {ask.target.name}"
                 return error_reply(Unavailable(message, code="endpoint.unrouted", hint=hint))
@@ -246,7 +248,16 @@ def _metadata(target: Target, version: str | None) -> dict[str, Any]:
             for f in target.fields
         ],
         "outputs": [{"name": served.output, "datatype": "FP64", "shape": [-1]} for served in versions[:1]],
+        "parameters": _lookup(target),
     }
+
+
+def _lookup(target: Target) -> dict[str, Any]:
+    """What a caller may send instead of the inputs, or why it may not."""
+    if target.lookup is None:
+        return {"lookup": {"problem": target.lookup_problem}} if target.lookup_problem else {}
+    inputs = [{"name": field.name, "datatype": DATATYPES[field.dtype][0]} for field in target.lookup.asks.fields]
+    return {"lookup": {"inputs": inputs, "features": target.lookup.lookup.plan.features.name}}
 
 
 def _ready(target: Target, version: str | None) -> bool:
@@ -340,7 +351,17 @@ def _ask(call: Call, doc: Any, subject_key: bytes, binary: bytes | None) -> Ask:
     if not target.versions:
         return ask
     inputs = doc.get("inputs")
-    ask.rows = tensors.rows(inputs if binary is None else tensors.with_binary(inputs, binary), target)
+    inputs = inputs if binary is None else tensors.with_binary(inputs, binary)
+    looker = target.lookup
+    if looker is not None and looker.is_meant(inputs, target):
+        ask.base = looker.base(tensors.rows(inputs, looker.asks))
+        return ask
+    try:
+        ask.rows = tensors.rows(inputs, target)
+    except Invalid as error:
+        if target.lookup_problem and error.code in ("input.unknown", "input.missing"):
+            error.hint = f"send the full row; there are no look-ups: {target.lookup_problem}"
+        raise
     return ask
 
 
