@@ -23,8 +23,8 @@ from loopwright.kernel.errors import Forbidden, LoopwrightError, Unsupported
 from loopwright.kernel.op import Op
 from loopwright.kernel.verdict import Verdict
 from loopwright.project import server
+from loopwright.releases import approvals, moves, queries
 from loopwright.releases import desk as desks
-from loopwright.releases import moves, queries
 from loopwright.store import ledger
 from loopwright.store import space as spaces
 from loopwright.store.database import Tx
@@ -168,9 +168,26 @@ def token(rooms: House, door: str) -> Mapping[str, str]:
 
 
 def free(rooms: House, door: str) -> None:
-    """No hold on the endpoint."""
+    """The endpoint is not paused."""
     with contextlib.suppress(LoopwrightError):
-        rooms.do("releases.hold", endpoint="tiny", lift=True)
+        rooms.do("releases.resume", endpoint="tiny")
+
+
+def paused(rooms: House, door: str) -> None:
+    free(rooms, door)
+    rooms.do("releases.pause", endpoint="tiny", reason="to see")
+
+
+def asked(rooms: House, door: str) -> Mapping[str, str]:
+    """A version waits for a person."""
+
+    def act(tx: Tx) -> str:
+        desk = desks.find(tx, "tiny")
+        spec = msgspec.structs.replace(desk.spec, approve="approver")
+        plea = approvals.Plea(version=2, champion=1, evidence=[door], askers=["loop"], reason="to see", cause=None)
+        return approvals.ask(tx, msgspec.structs.replace(desk, spec=spec), plea, "loop", tx.now_us()).id
+
+    return {"REQUEST": rooms.space.write(act)}
 
 
 def promoted(rooms: House, door: str) -> None:
@@ -200,6 +217,7 @@ LABEL = b'{"id": "first", "label": 1}\n'
 # what tells one asking of a user or a token from the next
 OF_A_USER = ("id", "at_us", "grants")
 OF_A_TOKEN = ("id", "token", "prefix", "shown", "secret", "at_us", "created_us", "expires_us", "revoked_us", "where")
+OF_A_REQUEST = ("id", "bound", "at_us", "expires_us", "answered_us", "seq")
 OF_A_CHAIN = ("size", "root", "events", "last_seq", "text")
 NO_ONE = {"name": "no-one", "role": "viewer"}
 
@@ -251,12 +269,17 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
         Ask({"endpoint": "tiny", "out": "x.txt"}),
     ),
     "monitors.quality": (Ask({"endpoint": "tiny", "days": 3}), Ask({"endpoint": "tiny", "days": 0})),
+    "monitors.drift": (TINY, NOTHING),
     "monitors.list_alarms": (TINY, NOTHING),
     "monitors.list_flags": (TINY, NOTHING),
     "releases.check": (Ask({"ref": "tiny@2"}, passing=("permit", "at_us", "id")), Ask({"ref": "nothing"})),
     "releases.deploy": (Ask({"ref": "tiny@2", "shadow": True}, passing=("generation",)), Ask({"ref": "nothing"})),
     "releases.rollback": (Ask({"endpoint": "tiny"}, promoted, ("generation",)), NOTHING),
-    "releases.hold": (Ask({"endpoint": "tiny", "reason": "to see"}, free), Ask({"endpoint": "nothing", "reason": "x"})),
+    "releases.pause": (Ask({"endpoint": "tiny", "reason": "x"}, free), Ask({"endpoint": "nothing", "reason": "x"})),
+    "releases.resume": (Ask({"endpoint": "tiny"}, paused, ("placed_us", "lifted_us")), NOTHING),
+    "releases.approve": (Ask({"request": "{REQUEST}"}, asked, OF_A_REQUEST), Ask({"request": "nothing"})),
+    "releases.list_approvals": (Ask({"waiting": True, "limit": 1}), Ask({"limit": 0})),
+    "releases.list_quarantine": (TINY, NOTHING),
     "releases.list_verdicts": (Ask({"endpoint": "tiny", "version": 1}), Ask({"endpoint": "nothing", "version": 1})),
     "releases.list_reigns": (TINY, NOTHING),
     "releases.list_rollouts": (TINY, NOTHING),

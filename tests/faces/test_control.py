@@ -115,8 +115,8 @@ def test_bad_input_is_refused_and_changes_nothing(served: Served, number: int) -
     [
         ("deplyo", "tiny"),
         ("deploy",),
-        ("hold",),
-        ("hold", "tiny", "--lfit"),
+        ("pause",),
+        ("pause", "tiny", "--reson"),
         ("events", "--limit", "some"),
         ("replay", "tiny", "--requests", "requests.parquet"),
         ("api", "serving.add_labels", "endpoint=tiny", "body=nowhere"),
@@ -158,10 +158,10 @@ def test_a_long_poll_ends_with_the_event_it_waits_for(served: Served) -> None:
 
         thread = threading.Thread(target=wait)
         thread.start()
-        project.lw("hold", "tiny", "--reason", "to see an event")
+        project.lw("pause", "tiny", "--reason", "to see an event")
         thread.join()
-        assert [event["kind"] for event in found] == ["hold.placed@1"]
-        project.lw("hold", "tiny", "--lift")
+        assert [event["kind"] for event in found] == ["endpoint.paused@1"]
+        project.lw("resume", "tiny")
 
 
 def test_work_that_is_long_is_taken_as_a_job(served: Served) -> None:

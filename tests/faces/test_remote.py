@@ -41,7 +41,7 @@ def count(space: Space, actor: str, *, what: str = "") -> dict[str, int]:
     """Count the calls."""
     CALLS.append(what)
     if what == "held":
-        raise Conflict("it is held", code="thing.held", field="what", hint="lw hold --lift")
+        raise Conflict("it is held", code="thing.held", field="what", hint="lw resume thing")
     return {"calls": len(CALLS)}
 
 
@@ -186,7 +186,7 @@ def test_what_is_lost_twice_is_told(lossy: tuple[str, list[int]]) -> None:
 def test_an_error_comes_back_as_itself(site: Any) -> None:
     with pytest.raises(Conflict) as caught:
         caller(f"http://127.0.0.1:{site.port}").call(COUNT, {"what": "held"})
-    told = Conflict("it is held", code="thing.held", field="what", hint="lw hold --lift").to_dict()
+    told = Conflict("it is held", code="thing.held", field="what", hint="lw resume thing").to_dict()
     assert caught.value.to_dict() == told
     with pytest.raises(Invalid) as wrong:
         caller(f"http://127.0.0.1:{site.port}").call(COUNT, {"what": 3})

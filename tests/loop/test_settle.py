@@ -42,7 +42,7 @@ def test_a_model_lives_through_a_drift_and_back(lived: World) -> None:
         "gate.refused",  # 8 April: no day yet to compare on
         "gate.passed",  # 15 April: the challenger of the 8th has won its week; this week's refit goes on
         "canary.stepped", "canary.stepped", "canary.stepped", "version.promoted",
-        "version.rolled-back",  # 22 April: five bad days
+        "version.rolled-back", "version.quarantined",  # 22 April: five bad days
         "gate.refused",
     ]  # fmt: skip
     told = {line["kind"]: line for line in lived.decisions()}

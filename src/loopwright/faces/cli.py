@@ -43,8 +43,8 @@ ALIASES = {"repro": "run", "apply": "deploy", "describe": "show", "ui": "up"}
 # the order of one life cycle; commands not named here come last
 ORDER = [
     *("init", "demo", "up", "down", "restart", "status"),
-    *("add", "features", "run", "check", "deploy", "rollback", "hold"),
-    *("replay", "watch", "predictions", "show", "log", "events", "trace", "alarms"),
+    *("add", "features", "run", "check", "deploy", "rollback", "approve", "approvals", "pause", "resume"),
+    *("replay", "watch", "predictions", "show", "log", "events", "trace", "alarms", "drift"),
     *("users", "tokens", "audit", "fsck", "gc", "backup", "restore", "config", "api"),
 ]
 

@@ -12,11 +12,12 @@ from loopwright.kernel.verdict import Verdict
 from loopwright.loop import jobs, model, moments, queries
 from loopwright.loop.model import Cycle, Due
 from loopwright.monitors import blocks, feeds, windows
+from loopwright.monitors import queries as monitors
+from loopwright.monitors.model import Block
+from loopwright.releases import approvals, gates, guards, machine, measured, moves, service, work
 from loopwright.releases import desk as desks
-from loopwright.releases import gates, machine, moves, service, work
 from loopwright.releases import model as releases_model
 from loopwright.releases import queries as releases
-from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
 from loopwright.releases.model import Rollout
 from loopwright.releases.work import JobFailed, Submit
@@ -86,9 +87,13 @@ def _look(space: Space, desk: Desk, due: Due, submit: Submit | None) -> None:
         rollout = releases.rollout(tx, due.key)
     if rollout is None or rollout.next_us != due.at_us:
         return
-    guards = None
-    if machine.step_ends(rollout, desk.recipe, due.at_us):
-        guards = _guards(space, desk, rollout, due.at_us, submit)
+    window: windows.GuardWindow | None = None
+    who: tuple[str, ...] = ()
+    if machine.guarded(rollout, desk.recipe, desk.calendar, due.at_us):
+        window = _window(space, desk, rollout, due.at_us, submit)
+    if desk.spec.approve and not rollout.request:
+        run = names.get(space, desk.spec.model, rollout.candidate).run
+        who = tuple(approvals.askers(space, rollout.actor, run))
 
     def decide(tx: Tx) -> None:
         now = releases.rollout(tx, due.key)
@@ -101,39 +106,63 @@ def _look(space: Space, desk: Desk, due: Due, submit: Submit | None) -> None:
             name=desk.spec.model,
             metric=desk.metric,
             own=book.pairs(now.champion, now.candidate, since=now.first_day, until=desk.calendar.closed_by(due.at_us)),
-            guards=guards,
+            guards=_operations(tx, desk, now, window, due.at_us),
             held=bool(releases.holds(tx, desk.name)),
             serves=releases.champion(tx, desk.name) == now.candidate,
+            approval=approvals.standing(tx, desk, now, due.at_us),
         )
         move = machine.look(now, desk.recipe, desk.calendar, due.at_us, seen)
-        moves.apply(tx, desk, move, due.at_us)
+        moves.apply(tx, desk, msgspec.structs.replace(move, askers=who), due.at_us)
 
     space.write(decide)
 
 
-def _guards(space: Space, desk: Desk, rollout: Rollout, at_us: int, submit: Submit | None) -> Verdict:
-    action_id = canonical.digest(["window", rollout.id, rollout.step, rollout.since_us, at_us])
+def _window(
+    space: Space, desk: Desk, rollout: Rollout, at_us: int, submit: Submit | None
+) -> windows.GuardWindow | None:
+    """What the candidate's operations were since the last look; None when it could not be measured."""
+    with space.read() as tx:
+        looks, past = releases.guard_looks(tx, rollout.id), _past(tx, desk, rollout)
+    action_id = canonical.digest(["window", rollout.id, rollout.phase, rollout.since_us, at_us])
     ask = windows.WindowAsk(
         action_id=action_id,
         endpoint=desk.name,
-        since_us=rollout.since_us,
+        since_us=looks[-1].until_us if looks else rollout.opened_us,
         until_us=at_us,
         champion=rollout.champion,
         candidate=rollout.candidate,
         task=desk.spec.task,
+        slow_us=guards.slow_above(past),
+        times=guards.TIMES,
     )
     task = work.Task(action_id=action_id, kind=windows.WINDOW, args=msgspec.to_builtins(ask))
     try:
-        found = work.do(space, task, submit)
-    except JobFailed as error:
-        return Verdict(outcome="unknown", check="canary", reason=f"it could not be measured ({error.code})")
-    return rules.guards(desk.recipe, desk.fast, msgspec.convert(found, windows.GuardWindow))
+        return msgspec.convert(work.do(space, task, submit), windows.GuardWindow)
+    except JobFailed:
+        return None
+
+
+def _past(tx: Tx, desk: Desk, rollout: Rollout) -> list[Block]:
+    """The champion's own blocks before a roll-out began."""
+    until = add_days(desk.calendar.day(rollout.opened_us), -1)
+    return monitors.blocks(tx, desk.name, until=until, version=rollout.champion)[-guards.PAST_DAYS :]
+
+
+def _operations(tx: Tx, desk: Desk, rollout: Rollout, window: windows.GuardWindow | None, at_us: int) -> Verdict | None:
+    if window is None and not machine.guarded(rollout, desk.recipe, desk.calendar, at_us):
+        return None
+    if window is not None:
+        releases.put_guard_look(tx, guards.counted(rollout, window, at_us))
+    looks, past = releases.guard_looks(tx, rollout.id), _past(tx, desk, rollout)
+    return guards.operations(desk.recipe, looks, past, rollout.since_us)
 
 
 def _cycle(space: Space, desk: Desk, at_us: int, submit: Submit | None) -> None:
     with space.read() as tx:
         found = queries.at(tx, desk.name, at_us)
     cycle = found or space.write(lambda tx: _begin(tx, desk, at_us))
+    with space.read() as tx:
+        desk = desks.find(tx, desk.name)  # as it was measured when the cycle began
     if cycle.state == "train":
         cycle = _train(space, desk, cycle, submit)
     if cycle.state == "gate" and cycle.version is not None:
@@ -148,6 +177,9 @@ def _begin(tx: Tx, desk: Desk, at_us: int) -> Cycle:
     if found is not None:
         return found
     outcome, reason = _against(tx, desk, at_us)
+    days = monitors.closed_days(tx, desk.name)[-measured.DAYS :]
+    if days:
+        measured.take(tx, desk.name, desk.recipe, gates.whole_book(tx, desk, days[0].day))
     if not outcome:
         cycle = Cycle(endpoint=desk.name, moment_us=at_us, state="train")
         queries.put(tx, cycle)
@@ -234,6 +266,13 @@ def _gate(tx: Tx, desk: Desk, package: gates.Package, at_us: int) -> None:
     if going is not None:
         reason = f"{desk.spec.model}@{going.candidate} is on its way ({going.phase})"
         data = {**_said(desk, at_us), "candidate": package.version, "busy": going.candidate, "reason": reason}
+        ledger.append(tx, ACTOR, model.GATE_SKIPPED, desk.subject, data, cause=cycle.cause, at_us=at_us)
+        return
+    digest = names.find(tx, desk.spec.model, package.version).digest
+    back = releases.quarantined(tx, desk.name, package.version, digest)
+    if back is not None:
+        reason = f"{desk.spec.model}@{back.version}, of the same bytes, was rolled back"
+        data = {**_said(desk, at_us), "candidate": package.version, "busy": back.version, "reason": reason}
         ledger.append(tx, ACTOR, model.GATE_SKIPPED, desk.subject, data, cause=cycle.cause, at_us=at_us)
         return
     result = gates.later(tx, desk, package)

@@ -17,7 +17,11 @@ WINDOW = "monitors.window"
 
 
 class WindowAsk(msgspec.Struct, frozen=True, kw_only=True):
-    """Which two versions, on the requests asked in [since, until)."""
+    """Which two versions, on the requests asked in [since, until).
+
+    Args:
+        slow_us: a call is slow above this and `times` what the champion's took for the same request.
+    """
 
     action_id: str
     endpoint: str
@@ -26,6 +30,8 @@ class WindowAsk(msgspec.Struct, frozen=True, kw_only=True):
     champion: int
     candidate: int
     task: str
+    slow_us: int = 0
+    times: int = 3
 
 
 class Operations(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +44,19 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuardWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """How the two ran on the same requests."""
+    """How the two ran on the same requests.
+
+    Args:
+        alone: requests for which the candidate gave no usable answer and the champion did.
+        slow: of the `paired` ones that both were timed for, those that the candidate was slow with.
+    """
 
     requests: int
     champion: Operations
     candidate: Operations
+    alone: int = 0
+    paired: int = 0
+    slow: int = 0
 
 
 def measure_window(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -76,11 +90,37 @@ def compare(found: "Rows", ask: WindowAsk) -> GuardWindow:
     both = np.ones(len(found), dtype=bool)
     for version in (ask.champion, ask.candidate):
         both &= np.isfinite(found.latency_us[version]) if version in found.latency_us else False
+    mine, theirs = (_unusable(found, version, ask.task) for version in (ask.candidate, ask.champion))
+    slow = both & False
+    if both.any():
+        took, beside = found.latency_us[ask.candidate], found.latency_us[ask.champion]
+        slow = both & (took > ask.slow_us) & (took > ask.times * beside)
     return GuardWindow(
         requests=len(found),
         champion=_operations(found, ask.champion, both, ask.task),
         candidate=_operations(found, ask.candidate, both, ask.task),
+        alone=int((mine & ~theirs).sum()),
+        paired=int(both.sum()),
+        slow=int(slow.sum()),
     )
+
+
+def _strange(found: "Rows", version: int, task: str) -> "Column":
+    """Answers that are no finite number, or outside the range of the task."""
+    import numpy as np
+
+    score = found.scores[version]
+    given = ~np.isnan(score) & ~found.bad[version]
+    return given & (~np.isfinite(score) | ((task == "binary") & ((score < 0) | (score > 1))))
+
+
+def _unusable(found: "Rows", version: int, task: str) -> "Column":
+    """Requests for which a version failed or gave a strange answer."""
+    import numpy as np
+
+    if version not in found.scores:
+        return np.zeros(len(found), dtype=bool)
+    return found.bad[version] | _strange(found, version, task)
 
 
 def _operations(found: "Rows", version: int, both: "Column", task: str) -> Operations:
@@ -89,8 +129,7 @@ def _operations(found: "Rows", version: int, both: "Column", task: str) -> Opera
     if version not in found.scores:
         return Operations()
     score, bad = found.scores[version], found.bad[version]
-    given = ~np.isnan(score) & ~bad
-    strange = given & (~np.isfinite(score) | ((task == "binary") & ((score < 0) | (score > 1))))
+    given, strange = ~np.isnan(score) & ~bad, _strange(found, version, task)
     took = np.sort(found.latency_us[version][both])
     return Operations(
         calls=int((given | bad).sum()),

@@ -2,10 +2,14 @@
 
 from loopwright.kernel import canonical
 from loopwright.kernel.errors import Invalid, NotFound
+from loopwright.notes import approvals
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
-MIGRATIONS = ["CREATE TABLE notes(digest TEXT PRIMARY KEY, text TEXT NOT NULL, actor TEXT NOT NULL, at_us BIGINT)"]
+MIGRATIONS = [
+    "CREATE TABLE notes(digest TEXT PRIMARY KEY, text TEXT NOT NULL, actor TEXT NOT NULL, at_us BIGINT)",
+    *approvals.MIGRATIONS,
+]
 MAX_CHARACTERS = 10_000
 
 

@@ -29,8 +29,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     keep: tuple[int, ...] = ()
     task: Literal["binary", "regression"] = "binary"
     log: Literal["kept", "required"] = "kept"
+    approve: Literal["", "approver", "operator", "steward"] = ""
 
 
+APPROVERS = frozenset({"", "approver", "operator", "steward"})
 ENDPOINTS: dict[str, Endpoint] = {}
 
 
@@ -55,17 +57,21 @@ def endpoint(
         gate: what must hold before a version is served; the default gate when absent.
         options: `policy`, when to retrain and promote (`lw.warm()` when absent); `timezone` (IANA, default UTC) of
             the daily blocks; `keep`, versions such as `delay@1` that stay in shadow for ever; `task`, `binary` or
-            `regression`; `log="required"` to refuse answers that cannot be logged.
+            `regression`; `log="required"` to refuse answers that cannot be logged; `approve="approver"` to let a
+            version answer only when somebody of that role who did not make it has approved it.
 
     Raises:
         Invalid: a name, option or column is not what it must be.
     """
     from loopwright.releases.declare import default_gate, warm
 
-    unknown = set(options) - {"policy", "timezone", "keep", "task", "log"}
+    unknown = set(options) - {"policy", "timezone", "keep", "task", "log", "approve"}
     if unknown:
         raise Invalid(f"lw.endpoint has no option {sorted(unknown)[0]!r}", code="endpoint.option", field=min(unknown))
     zone(options.get("timezone", "UTC"))
+    if options.get("approve", "") not in APPROVERS:
+        named = ", ".join(sorted(APPROVERS - {""}))
+        raise Invalid(f"approve names one of the roles {named}", code="endpoint.approve", field="approve")
     made = Endpoint(
         name=valid_name(name),
         model=model,

@@ -139,6 +139,7 @@ def spec_of(declared: Endpoint) -> EndpointSpec:
         gate=msgspec.to_builtins(declared.gate),
         policy=msgspec.to_builtins(declared.policy),
         log=declared.log,
+        approve=declared.approve,
     )
 
 

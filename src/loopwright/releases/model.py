@@ -95,7 +95,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         since_us: when the phase or step began; `next_us` when it is looked at next (None when done).
         first_day: the calendar day of its first own block; in the watch, of the promotion.
         outcome: of a watch, how the place was won (`promoted`, `overridden`); of what is done, how it ended.
-        request: the approval that it waits for, or was given.
+        request: the approval that it waits for, or was given; `actor`, who put it on its way.
     """
 
     id: str
@@ -111,10 +111,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     cause: int | None
     outcome: str = ""
     request: str = ""
+    actor: str = "loop"
 
 
 class Reign(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that held the place, from when to when, and how it lost it (`promoted`, `rolled-back`, `overridden`)."""
+    """A version that held the place, and how it lost it (`promoted`, `rolled-back`, `overridden`)."""
 
     version: int
     since_us: int
@@ -155,8 +156,29 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class GuardLook(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look counted of a candidate's operations since the look before.
+
+    Args:
+        alone: calls that gave no usable answer while the champion's did; of `calls`.
+        slow: calls that took much longer than the champion's; of the `paired` ones that both took.
+    """
+
+    rollout: str
+    until_us: int
+    phase: Phase
+    calls: int
+    alone: int
+    paired: int
+    slow: int
+
+
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate said of a version: the whole, and each check with its evidence digest."""
+    """What a gate said of a version: the whole, and each check with its evidence digest.
+
+    Args:
+        waits: the approval request that the version waits for.
+    """
 
     endpoint: str
     version: int
@@ -165,6 +187,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     checks: list[Verdict]
     evidence: list[str]
+    waits: str = ""
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,7 +268,9 @@ APPROVAL_REQUESTED = EventKind(
     ("version", "champion"),
 )
 APPROVAL_GIVEN = EventKind("approval.given@1", "{model}@{version} was approved", True, ("version",))
-APPROVAL_DENIED = EventKind("approval.denied@1", "{model}@{version} was not approved: {reason}", True, ("version", "why"))
+APPROVAL_DENIED = EventKind(
+    "approval.denied@1", "{model}@{version} was not approved: {reason}", True, ("version", "why")
+)
 PAUSED = EventKind("endpoint.paused@1", "{endpoint} is paused: no training, no gate, no promotion", True, ("hold",))
 RESUMED = EventKind("endpoint.resumed@1", "{endpoint} goes on", True, ("hold",))
 # as pausing and resuming were called before

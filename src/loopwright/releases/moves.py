@@ -10,11 +10,13 @@ from loopwright.kernel.errors import NotFound
 from loopwright.kernel.event import EventKind
 from loopwright.kernel.times import HOUR
 from loopwright.kernel.verdict import Verdict
-from loopwright.releases import machine, model, queries
+from loopwright.monitors import alarms
+from loopwright.monitors.alarms import Moment
+from loopwright.releases import approvals, machine, model, queries
 from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
 from loopwright.releases.machine import Move
-from loopwright.releases.model import Rollout
+from loopwright.releases.model import Quarantined, Rollout
 from loopwright.serving import routes
 from loopwright.serving.model import Route
 from loopwright.store import ledger
@@ -23,6 +25,7 @@ from loopwright.store.database import Tx
 ACTOR = "loop"
 LABEL = "prod"
 PERMIT_TTL_US = HOUR
+OVERRIDE = "override"
 
 _KINDS: dict[str, EventKind] = {
     "refuse": model.SHADOW_REFUSED,
@@ -44,6 +47,10 @@ def apply(tx: Tx, desk: Desk, move: Move, at_us: int, *, actor: str = ACTOR) -> 
         return None
     if move.kind == "held":
         return say_held(tx, desk, "the promotion", at_us, cause=after.cause)
+    if move.kind == "ask":
+        return _ask(tx, desk, move, at_us)
+    if after.request and after.phase != "shadow":
+        approvals.drop(tx, desk, after.request, at_us)
     versions = (after.candidate, after.champion)
     digest = queries.put_verdict(tx, desk.name, versions, move.verdict, at_us)
     seq = ledger.append(
@@ -55,11 +62,42 @@ def apply(tx: Tx, desk: Desk, move: Move, at_us: int, *, actor: str = ACTOR) -> 
     elif move.kind == "roll-back":
         queries.crown(tx, desk.name, after.champion, at_us, "rolled-back")
         stop_others(tx, desk, after, at_us, cause=seq)
+    if move.kind == "roll-back" or (move.kind == "abort" and not move.verdict.passed):
+        _quarantine(tx, desk, move, Moment(at_us, seq), actor)
+    if move.kind in ("roll-back", "end", "promote"):
+        alarms.close_episode(tx, desk.name, OVERRIDE, f"its watch is over: {move.verdict.reason}", Moment(at_us, seq))
     leave = Leave(verdict=_leave(move), evidence=[digest], cause=seq, actor=actor)
     reroute(tx, desk, leave)
     if move.kind in ("promote", "roll-back"):
         label(tx, desk, after.candidate if move.kind == "promote" else after.champion, leave)
     return seq
+
+
+def _ask(tx: Tx, desk: Desk, move: Move, at_us: int) -> int:
+    """Ask a person for leave, and let the roll-out wait for the answer."""
+    rollout = move.rollout
+    plea = approvals.Plea(
+        version=rollout.candidate,
+        champion=rollout.champion,
+        evidence=queries.evidence(tx, desk.name, (rollout.candidate, rollout.champion), at_us),
+        askers=list(move.askers),
+        reason=move.verdict.reason,
+        cause=rollout.cause,
+    )
+    asked = approvals.ask(tx, desk, plea, ACTOR, at_us)
+    queries.put_rollout(tx, msgspec.structs.replace(rollout, request=asked.id, cause=asked.seq))
+    return asked.seq or 0
+
+
+def _quarantine(tx: Tx, desk: Desk, move: Move, moment: Moment, actor: str) -> None:
+    version = move.rollout.candidate
+    digest = names.find(tx, desk.spec.model, version).digest
+    found = Quarantined(
+        endpoint=desk.name, version=version, digest=digest, at_us=moment.at_us, reason=move.verdict.reason
+    )
+    if queries.put_quarantined(tx, found):
+        data = {"endpoint": desk.name, "model": desk.spec.model, "version": version, "reason": found.reason}
+        ledger.append(tx, actor, model.QUARANTINED, desk.subject, data, cause=moment.cause, at_us=moment.at_us)
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,15 +144,17 @@ def say_held(tx: Tx, desk: Desk, work: str, at_us: int, *, cause: int | None = N
     return ledger.append(tx, ACTOR, model.WORK_HELD, desk.subject, data, cause=cause, at_us=at_us)
 
 
-def stop_others(tx: Tx, desk: Desk, than: Rollout, at_us: int, *, cause: int) -> None:
+def stop_others(tx: Tx, desk: Desk, than: Rollout, at_us: int, *, cause: int, put: bool = False) -> None:
     """End the roll-outs that were measured against a champion that no longer holds the place."""
     for other in queries.open_rollouts(tx, desk.name):
         if other.id == than.id:
             continue
         queries.put_rollout(tx, msgspec.structs.replace(other, phase="done", next_us=None, outcome="stopped"))
+        if other.request:
+            approvals.drop(tx, desk, other.request, at_us)
         if other.phase == "watch":
             continue
-        reason = f"{desk.spec.model}@{than.candidate} was rolled back"
+        reason = f"{desk.spec.model}@{than.candidate} {'overtook it' if put else 'was rolled back'}"
         data = {
             "endpoint": desk.name,
             "model": desk.spec.model,

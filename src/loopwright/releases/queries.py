@@ -5,7 +5,7 @@ import msgspec
 from loopwright.kernel import canonical
 from loopwright.kernel.verdict import Verdict
 from loopwright.monitors import feed_queries
-from loopwright.releases.model import Hold, Reign, Rollout, Training
+from loopwright.releases.model import GuardLook, Hold, Quarantined, Reign, Rollout, Training
 from loopwright.store.database import Row, Tx, as_struct, as_text
 
 MIGRATIONS = [
@@ -34,9 +34,24 @@ MIGRATIONS = [
     CREATE TABLE decisions(
       action_id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, kind TEXT NOT NULL, at_us BIGINT NOT NULL)
     """,
+    """
+    ALTER TABLE rollouts ADD COLUMN request TEXT NOT NULL DEFAULT '';
+    ALTER TABLE rollouts ADD COLUMN actor TEXT NOT NULL DEFAULT 'loop';
+    CREATE TABLE guard_looks(
+      rollout TEXT NOT NULL, until_us BIGINT NOT NULL, phase TEXT NOT NULL, calls INTEGER NOT NULL,
+      alone INTEGER NOT NULL, paired INTEGER NOT NULL, slow INTEGER NOT NULL, PRIMARY KEY (rollout, until_us));
+    CREATE TABLE quarantine(
+      endpoint TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, at_us BIGINT NOT NULL,
+      reason TEXT NOT NULL, PRIMARY KEY (endpoint, version))
+    """,
+    """
+    CREATE TABLE measured(
+      endpoint TEXT PRIMARY KEY, close_minutes INTEGER, loss DOUBLE PRECISION, sd DOUBLE PRECISION,
+      blocks INTEGER NOT NULL, labels INTEGER NOT NULL)
+    """,
 ]
 
-_ROLLOUT_FIELDS = Rollout.__struct_fields__
+_ROLLOUT_FIELDS, _LOOK_FIELDS = Rollout.__struct_fields__, GuardLook.__struct_fields__
 
 
 def once(tx: Tx, action_id: str, endpoint: str, kind: str) -> bool:
@@ -75,6 +90,16 @@ def verdicts(tx: Tx, endpoint: str, version: int) -> list[Verdict]:
     return [
         as_struct(Verdict, row, check=row["check_name"], evidence=msgspec.json.decode(row["evidence"])) for row in rows
     ]
+
+
+def evidence(tx: Tx, endpoint: str, versions: tuple[int, int | None], at_us: int) -> list[str]:
+    """The digest of what the last gate until a moment said of (version, champion), alone in a list; none = no gate."""
+    rows = tx.query(
+        "SELECT digest, champion FROM verdicts WHERE endpoint = ? AND version = ? AND check_name = 'gate'"
+        " AND at_us <= ? ORDER BY seq",
+        (endpoint, versions[0], at_us),
+    )
+    return [str(row["digest"]) for row in rows if row["champion"] == versions[1]][-1:]
 
 
 def reigns(tx: Tx, endpoint: str) -> list[Reign]:
@@ -151,6 +176,42 @@ def rollout(tx: Tx, rollout_id: str) -> Rollout | None:
 def under_way(tx: Tx, endpoint: str) -> Rollout | None:
     """The roll-out whose candidate is in shadow or canary; there is one at most."""
     return next((r for r in open_rollouts(tx, endpoint) if r.phase in ("shadow", "canary")), None)
+
+
+def put_guard_look(tx: Tx, look: GuardLook) -> None:
+    """Keep what a look counted; counted again, it is left as it is."""
+    tx.execute(
+        f"INSERT INTO guard_looks({', '.join(_LOOK_FIELDS)}) VALUES (?{', ?' * (len(_LOOK_FIELDS) - 1)})"
+        " ON CONFLICT (rollout, until_us) DO NOTHING",
+        msgspec.structs.astuple(look),
+    )
+
+
+def guard_looks(tx: Tx, rollout_id: str) -> list[GuardLook]:
+    """What was counted of a roll-out, oldest first."""
+    rows = tx.query("SELECT * FROM guard_looks WHERE rollout = ? ORDER BY until_us", (rollout_id,))
+    return [as_struct(GuardLook, row) for row in rows]
+
+
+def put_quarantined(tx: Tx, found: Quarantined) -> bool:
+    """Put a version in quarantine; False when it is there already."""
+    row = tx.one(
+        "INSERT INTO quarantine(endpoint, version, digest, at_us, reason) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (endpoint, version) DO NOTHING RETURNING version",
+        msgspec.structs.astuple(found),
+    )
+    return row is not None
+
+
+def quarantine(tx: Tx, endpoint: str) -> list[Quarantined]:
+    """The versions that were rolled back."""
+    rows = tx.query("SELECT * FROM quarantine WHERE endpoint = ? ORDER BY version", (endpoint,))
+    return [as_struct(Quarantined, row) for row in rows]
+
+
+def quarantined(tx: Tx, endpoint: str, version: int, digest: str) -> Quarantined | None:
+    """The quarantine that stands against a version, or against its bytes."""
+    return next((q for q in quarantine(tx, endpoint) if q.version == version or q.digest == digest), None)
 
 
 def holds(tx: Tx, endpoint: str) -> list[Hold]:

@@ -1,4 +1,4 @@
-"""Check, deploy, roll back, hold: what people ask of releases."""
+"""Check, deploy, roll back, pause: what people ask of releases."""
 
 from typing import Any
 
@@ -8,10 +8,12 @@ from loopwright.artifacts import names
 from loopwright.artifacts.model import Version
 from loopwright.kernel.errors import Conflict, GateFailed, Invalid, NotFound
 from loopwright.kernel.verdict import Verdict
+from loopwright.monitors import alarms
 from loopwright.monitors import queries as monitors
 from loopwright.notes import service as notes
+from loopwright.notes.approvals import Approval
+from loopwright.releases import approvals, evidence, gates, machine, measured, model, moves, queries
 from loopwright.releases import desk as desks
-from loopwright.releases import evidence, gates, machine, model, moves, queries
 from loopwright.releases.desk import Desk
 from loopwright.releases.model import GateResult, Hold, Reign, Released, Rollout
 from loopwright.releases.moves import Leave
@@ -38,7 +40,8 @@ def find(space: Space, ref: str) -> tuple[Desk, Version]:
             f"no endpoint serves {name!r}", code="endpoint.missing", field="ref", hint="declare it with lw.endpoint"
         )
     version = names.resolve(space, spec.model + ref.removeprefix(name))
-    return desks.of(spec), version
+    with space.read() as tx:
+        return desks.find(tx, spec.name), version
 
 
 def check(space: Space, ref: str, *, submit: Submit | None = None) -> GateResult:
@@ -48,7 +51,10 @@ def check(space: Space, ref: str, *, submit: Submit | None = None) -> GateResult
         NotFound: no such endpoint or version.
     """
     desk, version = find(space, ref)
-    return _judge(space, desk, version, submit)[0]
+    result = _judge(space, desk, version, submit)[0]
+    with space.read() as tx:
+        waits = [found.id for found in approvals.waiting(tx, desk) if found.address == version.ref]
+    return msgspec.structs.replace(result, waits=waits[-1] if waits else "")
 
 
 def _judge(
@@ -58,12 +64,13 @@ def _judge(
     with space.read() as tx:
         champion = queries.champion(tx, desk.name)
     twin = evidence.twin(space, desk, package, submit) if champion is None and gates.floor_of(desk) else None
+    shown = evidence.served(space, desk, package, submit) if champion is not None else None
 
     def decide(tx: Tx) -> GateResult:
         if queries.champion(tx, desk.name) is None:
             return gates.first(tx, desk, package, twin)
         queries.put_training(tx, desk.name, version.number, package.trained_us, refit=False)
-        return gates.later(tx, desk, package)
+        return gates.later(tx, desk, package, shown)
 
     return space.write(decide), package, twin
 
@@ -72,15 +79,17 @@ def deploy(space: Space, actor: str, ref: str, *, submit: Submit | None = None) 
     """Bring a version through the gate: the first one serves at once, a later one goes into its own shadow.
 
     Raises:
-        GateFailed: the gate refuses; the verdict says why.
-        Conflict: the version serves already, or another one is on its way.
+        GateFailed: the gate refuses, the verdict says why; or it is the first one and waits for a person.
+        Conflict: the version serves already, another one is on its way, or it was rolled back before.
     """
     desk, version = find(space, ref)
     with space.read() as tx:
         _free(tx, desk, version)
+    who = approvals.askers(space, actor, version.run)
     result, package, twin = _judge(space, desk, version, submit)
+    close = evidence.close_minutes(space, desk, package.trained_us, submit) if result.champion is None else None
 
-    def act(tx: Tx) -> Released | None:
+    def act(tx: Tx) -> Released | GateFailed:
         _free(tx, desk, version)
         if queries.champion(tx, desk.name) != result.champion:
             raise Conflict(
@@ -93,20 +102,29 @@ def deploy(space: Space, actor: str, ref: str, *, submit: Submit | None = None) 
         kind = model.GATE_PASSED if result.verdict.passed else model.GATE_REFUSED
         seq = ledger.append(tx, actor, kind, desk.subject, data)
         if not result.verdict.passed:
-            return None
+            said = f"the gate refused {version.ref}: {result.verdict.reason}"
+            return GateFailed(said, verdict=result.verdict, code="gate.refused", hint=f"lw check {version.ref}")
         leave = Leave(verdict=result.verdict, evidence=result.evidence, cause=seq, actor=actor)
-        if queries.champion(tx, desk.name) is None:
-            return _first(tx, desk, package, twin, leave)
-        return _later(tx, desk, package, leave)
+        if result.champion is not None:
+            return _later(tx, desk, package, leave)
+        plea = approvals.Plea(
+            version=version.number,
+            champion=None,
+            evidence=result.evidence[-1:],
+            askers=who,
+            reason=result.verdict.reason,
+            cause=seq,
+        )
+        asked = approvals.first(tx, desk, plea, actor)
+        if asked is not None and asked.state != "given":
+            return approvals.refuse(asked)
+        loss = twin.loss if twin is not None and twin.metric == desk.metric else None
+        measured.begin(tx, desk.name, close_minutes=close, loss=loss)
+        return _first(tx, desk, package, twin, leave)
 
     done = space.write(act)
-    if done is None:
-        raise GateFailed(
-            f"the gate refused {version.ref}: {result.verdict.reason}",
-            verdict=result.verdict,
-            code="gate.refused",
-            hint=f"lw check {version.ref}",
-        )
+    if isinstance(done, GateFailed):
+        raise done
     return msgspec.structs.replace(done, workers=_apply(space, desk.name))
 
 
@@ -123,8 +141,15 @@ def _free(tx: Tx, desk: Desk, version: Version) -> None:
             hint=f"lw rollback {desk.name}" if going.phase == "canary" else f"lw watch {desk.name}",
         )
     if held and champion is not None:
+        hint = f"lw resume {desk.name}" if any(h.kind == MANUAL for h in held) else f"lw watch {desk.name}"
+        raise Conflict(f"{desk.name} is held; nothing is promoted", code="deploy.held", hint=hint)
+    back = queries.quarantined(tx, desk.name, version.number, version.digest)
+    if back is not None:
         raise Conflict(
-            f"{desk.name} is held; nothing is promoted", code="deploy.held", hint=f"lw hold {desk.name} --lift"
+            f"{version.ref} was rolled back before: {back.reason}",
+            code="deploy.quarantined",
+            field="ref",
+            hint=f"lw deploy {version.ref} --override --reason TEXT",
         )
 
 
@@ -150,12 +175,53 @@ def _first(tx: Tx, desk: Desk, package: gates.Package, twin: gates.TwinScore | N
 def _later(tx: Tx, desk: Desk, package: gates.Package, leave: Leave) -> Released:
     champion = queries.champion(tx, desk.name)
     assert champion is not None
-    open_rollout(tx, desk, package.version, leave.cause, at_us=tx.now_us())
+    open_rollout(tx, desk, package.version, leave.cause, at_us=tx.now_us(), actor=leave.actor)
     moves.reroute(tx, desk)
-    return _released(tx, desk, package.version, "it is in its own shadow, then canary", leave.verdict)
+    after = "then it waits for approval" if desk.spec.approve else "then canary"
+    return _released(tx, desk, package.version, f"it is in its own shadow, {after}", leave.verdict)
 
 
-def open_rollout(tx: Tx, desk: Desk, candidate: int, cause: int, *, at_us: int) -> Rollout:
+def override(space: Space, actor: str, ref: str, reason: str) -> Released:
+    """Let a version answer everything at once, past gate, shadow and approval; an alarm stands until its watch ends.
+
+    Raises:
+        Conflict: the version serves already.
+    """
+    desk, version = find(space, ref)
+    package = gates.package(space, version)
+
+    def act(tx: Tx) -> Released:
+        champion, now = queries.champion(tx, desk.name), tx.now_us()
+        if champion == version.number:
+            raise Conflict(f"{version.ref} serves already", code="deploy.serving", field="ref")
+        name = desk.spec.model
+        data = {
+            "endpoint": desk.name,
+            "model": name,
+            "version": version.number,
+            "replaced": champion,
+            "reason": "the reason is in the notes",
+            "note": notes.put(tx, actor, reason),
+        }
+        seq = ledger.append(tx, actor, model.OVERRIDDEN, desk.subject, data)
+        queries.put_training(tx, desk.name, version.number, package.trained_us, refit=False)
+        queries.crown(tx, desk.name, version.number, now, machine.OVERRIDDEN)
+        if champion is not None:
+            begun = _rollout(desk, (champion, version.number), seq, at_us=now, outcome=machine.OVERRIDDEN)
+            queries.put_rollout(tx, machine.watch(begun, desk.recipe, desk.calendar))
+            moves.stop_others(tx, desk, begun, now, cause=seq, put=True)
+        said = f"{version.ref} was put in place by hand, past the gate"
+        alarms.open_episode(tx, desk.name, moves.OVERRIDE, alarms.Told(said), alarms.Moment(now, seq))
+        verdict = Verdict(outcome="pass", check=moves.OVERRIDE, reason=said, evidence={"note": data["note"]})
+        leave = Leave(verdict=verdict, evidence=[], cause=seq, actor=actor)
+        moves.reroute(tx, desk, leave)
+        moves.label(tx, desk, version.number, leave)
+        return _released(tx, desk, version.number, "it serves all requests; an alarm says so", verdict)
+
+    return msgspec.structs.replace(space.write(act), workers=_apply(space, desk.name))
+
+
+def open_rollout(tx: Tx, desk: Desk, candidate: int, cause: int, *, at_us: int, actor: str = moves.ACTOR) -> Rollout:
     """Put a version that has passed the gate at a moment on its way.
 
     Raises:
@@ -164,7 +230,15 @@ def open_rollout(tx: Tx, desk: Desk, candidate: int, cause: int, *, at_us: int) 
     champion, going = queries.champion(tx, desk.name), queries.under_way(tx, desk.name)
     if champion is None or going is not None:
         raise Conflict(f"no roll-out can begin on {desk.name} now", code="deploy.busy", field="ref")
-    fresh = Rollout(
+    fresh = msgspec.structs.replace(_rollout(desk, (champion, candidate), cause, at_us=at_us), actor=actor)
+    begun = machine.open_rollout(fresh, desk.calendar)
+    queries.put_rollout(tx, begun)
+    return begun
+
+
+def _rollout(desk: Desk, versions: tuple[int, int], cause: int, *, at_us: int, outcome: str = "") -> Rollout:
+    champion, candidate = versions
+    return Rollout(
         id=f"rollout_{desk.name}_{candidate}_{cause}",
         endpoint=desk.name,
         champion=champion,
@@ -176,10 +250,8 @@ def open_rollout(tx: Tx, desk: Desk, candidate: int, cause: int, *, at_us: int) 
         first_day=desk.calendar.day(at_us),
         opened_us=at_us,
         cause=cause,
+        outcome=outcome,
     )
-    begun = machine.open_rollout(fresh, desk.calendar)
-    queries.put_rollout(tx, begun)
-    return begun
 
 
 def shadow(space: Space, actor: str, ref: str) -> Released:
@@ -279,18 +351,18 @@ def _back(tx: Tx, desk: Desk, actor: str) -> Released:
     return _released(tx, desk, before[-1], f"it took the place of @{now_serving}", _ASKED)
 
 
-def hold(space: Space, actor: str, endpoint: str, reason: str) -> Hold:
-    """Stop training, gate and promotion of an endpoint until the hold is lifted; a reason goes to the notes.
+def pause(space: Space, actor: str, endpoint: str, reason: str) -> Hold:
+    """Stop training, gate and promotion of an endpoint until it is resumed; the reason goes to the notes.
 
     Raises:
-        Conflict: it is held already.
+        Conflict: it is paused already.
     """
 
     def act(tx: Tx) -> Hold:
         desk = desks.find(tx, endpoint)
         if any(h.kind == MANUAL for h in queries.holds(tx, endpoint)):
             raise Conflict(
-                f"{endpoint} is held already", code="hold.held", field="endpoint", hint=f"lw hold {endpoint} --lift"
+                f"{endpoint} is paused already", code="pause.paused", field="endpoint", hint=f"lw resume {endpoint}"
             )
         now = tx.now_us()
         note = notes.put(tx, actor, reason)
@@ -298,43 +370,43 @@ def hold(space: Space, actor: str, endpoint: str, reason: str) -> Hold:
             "INSERT INTO holds(endpoint, kind, actor, placed_us, note) VALUES (?, ?, ?, ?, ?)",
             (endpoint, MANUAL, actor, now, note),
         )
-        ledger.append(tx, actor, model.HOLD_PLACED, desk.subject, {"endpoint": endpoint, "hold": MANUAL, "note": note})
+        ledger.append(tx, actor, model.PAUSED, desk.subject, {"endpoint": endpoint, "hold": MANUAL, "note": note})
         return Hold(endpoint=endpoint, kind=MANUAL, actor=actor, placed_us=now, note=note)
 
     return space.write(act)
 
 
-def lift(space: Space, actor: str, endpoint: str) -> Hold:
-    """End the manual hold of an endpoint.
+def resume(space: Space, actor: str, endpoint: str) -> Hold:
+    """Let an endpoint that was paused go on.
 
     Raises:
-        Conflict: it is not held.
+        Conflict: it is not paused.
     """
 
     def act(tx: Tx) -> Hold:
         desk = desks.find(tx, endpoint)
         held = next((h for h in queries.holds(tx, endpoint) if h.kind == MANUAL), None)
         if held is None:
-            raise Conflict(f"{endpoint} is not held", code="hold.none", field="endpoint")
+            raise Conflict(f"{endpoint} is not paused", code="pause.none", field="endpoint")
         now = tx.now_us()
         tx.execute(
             "UPDATE holds SET lifted_us = ? WHERE endpoint = ? AND kind = ? AND lifted_us IS NULL",
             (now, endpoint, MANUAL),
         )
-        ledger.append(tx, actor, model.HOLD_LIFTED, desk.subject, {"endpoint": endpoint, "hold": MANUAL})
+        ledger.append(tx, actor, model.RESUMED, desk.subject, {"endpoint": endpoint, "hold": MANUAL})
         return msgspec.structs.replace(held, lifted_us=now)
 
     return space.write(act)
 
 
-def require_reason(reason: str | None) -> str:
-    """The reason of a hold.
+def require_reason(reason: str | None, what: str) -> str:
+    """The reason that somebody must give.
 
     Raises:
         Invalid: there is none.
     """
     if not reason or not reason.strip():
-        raise Invalid("a hold needs a reason", code="hold.reason", field="reason", hint="--reason TEXT, or --lift")
+        raise Invalid(f"{what} needs a reason", code="reason.missing", field="reason", hint="--reason TEXT")
     return reason
 
 
@@ -349,3 +421,20 @@ def _apply(space: Space, endpoint: str) -> int:
     count = publish.wait_applied(space, publish.publish(space))
     publish.require_served(space, endpoint)
     return count
+
+
+def approve(space: Space, actor: str, request: str, *, deny: bool, reason: str | None) -> Approval:
+    """Answer a request; an endpoint's first version is deployed by it, a later one goes on at the loop's next look.
+
+    Raises:
+        NotFound: there is no such request.
+        Forbidden: it takes another role or another person.
+        Conflict: it was answered, or is out of time.
+    """
+    found = approvals.answer(space, actor, request, deny=deny, reason=reason)
+    with space.read() as tx:
+        desk = desks.find(tx, found.subject.partition(":")[2])
+        begins = found.state == "given" and queries.champion(tx, desk.name) is None
+    if begins:
+        deploy(space, actor, found.address)
+    return found
