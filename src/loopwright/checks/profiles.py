@@ -88,14 +88,16 @@ def column(name: str, values: "Floats") -> Column:
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return Column(name=name, edges=(0.0,), normal=(0.0, 0.0))
-    low, high = (float(x) for x in np.quantile(known, [0.0005, 0.9995]))
+    least, middle, most = (float(x) for x in np.quantile(known, [0.0005, 0.5, 0.9995]))
+    low = max(float(known.min()), least - 3 * (middle - least))  # one wild value must not stretch the range
+    high = min(float(known.max()), most + 3 * (most - middle))
     span = high - low or max(abs(high), 1.0)
     inner = np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])
     steps = span * np.arange(TAILS + 1) / TAILS
     edges = np.unique(np.concatenate([low - steps, inner, high + steps]))
     bins = np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1) / len(known)
-    middle = np.clip(np.cumsum(bins) - bins / 2, 1e-4, 1 - 1e-4)
-    scores = np.array([normal_quantile(float(u)) for u in middle])
+    rank = np.clip(np.cumsum(bins) - bins / 2, 1e-4, 1 - 1e-4)
+    scores = np.array([normal_quantile(float(u)) for u in rank])
     scores -= float((scores * bins).sum())
     scores /= math.sqrt(max(float((scores**2 * bins).sum()), 1e-12))
     return Column(name=name, edges=tuple(edges.tolist()), normal=tuple(scores.tolist()))

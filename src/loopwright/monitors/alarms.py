@@ -17,7 +17,7 @@ from loopwright.kernel import canonical
 from loopwright.kernel.times import DAY
 from loopwright.kernel.verdict import Verdict
 from loopwright.monitors import queries, rows
-from loopwright.monitors.model import ALARM_CLOSED, ALARM_OPENED, SERVED, Block, BlockAsk, Limits
+from loopwright.monitors.model import ALARM_CLOSED, ALARM_OPENED, SERVED, Block, BlockAsk, DriftReport, Limits
 from loopwright.serving.columns import quoted
 from loopwright.serving.routes import subject_of
 from loopwright.store import ledger
@@ -231,7 +231,7 @@ def ground_of(tx: Tx, endpoint: str, metric: str, blocks: list[Block]) -> Ground
     return Ground(metric, binary, skill, loss)
 
 
-def prepare(con: Any, space: Space, ask: BlockAsk, served: Block) -> dict[str, Any] | None:
+def prepare(con: Any, space: Space, ask: BlockAsk, served: Block, report: DriftReport) -> dict[str, Any] | None:
     """The explanation of an alarm that the block of a day will raise; None when it raises none."""
     with space.read() as tx:
         found = _look(tx, ask.endpoint, ask.metric, ask.limits, served)
@@ -240,7 +240,7 @@ def prepare(con: Any, space: Space, ask: BlockAsk, served: Block) -> dict[str, A
     since_us = ask.since_us - (len(found.evidence["days"]) - 1) * DAY
     wide = rows.Asked(endpoint=ask.endpoint, since_us=since_us, until_us=ask.close_us, known_before_us=ask.close_us)
     columns = rows.load(con, space, wide)
-    return {"worst_segment": worst_segment(con, columns)}
+    return {"worst_segment": worst_segment(con, columns), "moved": msgspec.to_builtins(report.moved)}
 
 
 def worst_segment(con: Any, columns: list[str]) -> dict[str, Any] | None:

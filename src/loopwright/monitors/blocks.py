@@ -12,7 +12,7 @@ from loopwright.checks import scores
 from loopwright.checks.intervals import ratio_interval
 from loopwright.kernel.op import Progress
 from loopwright.kernel.times import HOUR
-from loopwright.monitors import alarms, contract, queries, rows
+from loopwright.monitors import alarms, contract, drift, queries, rows
 from loopwright.monitors.model import (
     BLOCK_CLOSED,
     BLOCK_FAILED,
@@ -54,10 +54,12 @@ def close_block(space: Space, args: dict[str, Any], progress: Progress) -> dict[
         return {"day": ask.day, "n": done[0].n, "labelled": done[0].n_labelled}
     span = rows.Asked(endpoint=ask.endpoint, since_us=ask.since_us, until_us=ask.close_us, known_before_us=ask.close_us)
     with predictions.connect() as con:
-        found = _measure(con, space, ask, rows.load(con, space, span))
+        columns = rows.load(con, space, span)
+        found = _measure(con, space, ask, columns)
         progress(1, 2, f"{ask.day} measured")
-        story = alarms.prepare(con, space, ask, found.blocks[0])
-    space.write(lambda tx: _write(tx, ask, found, story))
+        moved = drift.measure(con, space, ask, columns)
+        story = alarms.prepare(con, space, ask, found.blocks[0], moved.report)
+    space.write(lambda tx: _write(tx, ask, found, moved, story))
     return {"day": ask.day, "n": found.day.n, "labelled": found.day.n_labelled}
 
 
@@ -149,7 +151,7 @@ def _hourly(loss: "Column", at_us: "Column") -> tuple[float | None, float | None
     return (None, None) if found is None or len(sums) < 2 else (found[0], found[2])
 
 
-def _write(tx: Tx, ask: BlockAsk, found: Measured, story: dict[str, Any] | None) -> None:
+def _write(tx: Tx, ask: BlockAsk, found: Measured, moved: drift.Kept, story: dict[str, Any] | None) -> None:
     if queries.closed_days(tx, ask.endpoint, since=ask.day, until=ask.day):
         return
     served, day = found.blocks[0], found.day
@@ -169,6 +171,7 @@ def _write(tx: Tx, ask: BlockAsk, found: Measured, story: dict[str, Any] | None)
     queries.put_day(tx, ask.endpoint, day, seq)
     queries.put_blocks(tx, ask.endpoint, found.blocks, found.pairs)
     queries.put_flags(tx, ask.endpoint, found.flags)
+    drift.write(tx, ask, moved, cause=seq)
     alarms.judge(tx, ask, alarms.Moment(ask.close_us, seq), story)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from loopwright.checks.drift import Moved
 from loopwright.kernel.event import EventKind
 
 SERVED = 0  # stands for a version where what was really served is meant
@@ -73,6 +74,23 @@ class ClosedDay(msgspec.Struct, frozen=True, kw_only=True):
     n_late: int
     labels_seen: int
     champion: int
+
+
+class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a closed day says of drift: quiet, drift, or unknown with its reason.
+
+    Args:
+        first, last, reference: the days that it was held against, and how many they are.
+        moved: the columns that differ, the clearest first.
+    """
+
+    day: str
+    state: str
+    reason: str
+    first: str | None = None
+    last: str | None = None
+    reference: int = 0
+    moved: list[Moved] = []
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,10 +163,14 @@ CONTRACT_BROKEN = EventKind(
     "contract.broken@1",
     "{endpoint}: {told} on {day}; the requests were answered, `lw api monitors.list_flags` names some",
 )
+DRIFT_REPORTED = EventKind(
+    "drift.reported@1",
+    "{endpoint}: {told} on {day} against {reference} days of training; a report, not a page: `lw drift {endpoint}`",
+)
 ALARM_OPENED = EventKind(
     "alarm.opened@1", "ALARM on {endpoint}: {reason}", decision=True, stable=("alarm", "reason", "days", "figures")
 )
 ALARM_CLOSED = EventKind(
     "alarm.closed@1", "the alarm on {endpoint} ended: {reason}", decision=True, stable=("alarm", "reason")
 )
-EVENTS = [BLOCK_CLOSED, BLOCK_FAILED, CONTRACT_BROKEN, ALARM_OPENED, ALARM_CLOSED]
+EVENTS = [BLOCK_CLOSED, BLOCK_FAILED, CONTRACT_BROKEN, DRIFT_REPORTED, ALARM_OPENED, ALARM_CLOSED]

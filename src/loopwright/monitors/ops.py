@@ -5,7 +5,7 @@ from loopwright.kernel.ids import valid_name
 from loopwright.kernel.op import Op
 from loopwright.kernel.pages import MOST, Page, page
 from loopwright.monitors import service
-from loopwright.monitors.model import Alarm, Flag
+from loopwright.monitors.model import Alarm, DriftReport, Flag
 from loopwright.store.space import Space
 
 MAX_DAYS = 400
@@ -17,6 +17,16 @@ def quality(space: Space, actor: str, *, endpoint: str, days: int = 28) -> servi
     if not 1 <= days <= MAX_DAYS:
         raise Invalid(f"days must be 1 to {MAX_DAYS}, not {days}", code="quality.days", field="days")
     return service.quality(space, valid_name(endpoint, "endpoint"), days=days)
+
+
+def drift(
+    space: Space, actor: str, *, endpoint: str, days: int = 28, after: str | None = None, limit: int = MOST
+) -> Page[DriftReport]:
+    """Show by closed day which columns differ from what the champion was trained on, and how; a report, not a page."""
+    if not 1 <= days <= MAX_DAYS:
+        raise Invalid(f"days must be 1 to {MAX_DAYS}, not {days}", code="drift.days", field="days")
+    found = service.drift(space, valid_name(endpoint, "endpoint"), days=days)
+    return page(found, after=after, limit=limit, key=lambda report: report.day)
 
 
 def list_alarms(space: Space, actor: str, *, endpoint: str, after: str | None = None, limit: int = MOST) -> Page[Alarm]:
@@ -46,6 +56,14 @@ OPS = [
         http="GET /api/v1/endpoints/{endpoint}/quality",
         action="endpoints.read",
         subject="endpoint:{endpoint}",
+    ),
+    Op(
+        fn=drift,
+        http="GET /api/v1/endpoints/{endpoint}/drift",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+        cli="drift",
+        positional=("endpoint",),
     ),
     Op(
         fn=list_alarms,

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from loopwright.monitors.model import Alarm, Block, BlockPair, ClosedDay, Flag
+from loopwright.monitors.model import Alarm, Block, BlockPair, ClosedDay, DriftReport, Flag
 from loopwright.store.database import Row, Tx, as_struct
 
 MIGRATIONS = [
@@ -42,6 +42,15 @@ MIGRATIONS = [
       what TEXT NOT NULL, opened_us BIGINT NOT NULL, closed_us BIGINT, since_us BIGINT NOT NULL, until_us BIGINT,
       holds INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, seq BIGINT NOT NULL);
     CREATE INDEX feed_episodes_endpoint ON feed_episodes(endpoint, opened_us)
+    """,
+    """
+    CREATE TABLE drift_schemes(
+      endpoint TEXT NOT NULL, scheme TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (endpoint, scheme));
+    CREATE TABLE drift_profiles(
+      endpoint TEXT NOT NULL, scheme TEXT NOT NULL, day TEXT NOT NULL, body BLOB NOT NULL,
+      PRIMARY KEY (endpoint, scheme, day));
+    CREATE TABLE drift_reports(
+      endpoint TEXT NOT NULL, day TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (endpoint, day))
     """,
 ]
 
@@ -157,3 +166,40 @@ def guard_window(tx: Tx, action_id: str) -> dict[str, Any] | None:
     """The result of a guard window, when it has been measured."""
     result = tx.value("SELECT result FROM guard_windows WHERE action_id = ?", (action_id,))
     return None if result is None else dict(msgspec.json.decode(result))
+
+
+def drift_scheme(tx: Tx, endpoint: str, scheme: str) -> str | None:
+    """How the columns of an endpoint's profiles are binned."""
+    body = tx.value("SELECT body FROM drift_schemes WHERE endpoint = ? AND scheme = ?", (endpoint, scheme))
+    return None if body is None else str(body)
+
+
+def drift_profiles(tx: Tx, endpoint: str, scheme: str) -> dict[str, bytes]:
+    """The profiles of a scheme by day."""
+    rows = tx.query("SELECT day, body FROM drift_profiles WHERE endpoint = ? AND scheme = ?", (endpoint, scheme))
+    return {row["day"]: bytes(row["body"]) for row in rows}
+
+
+def put_drift(
+    tx: Tx, endpoint: str, schemes: dict[str, str], profiles: list[tuple[str, str, bytes]], report: DriftReport
+) -> None:
+    """Write a day's schemes, profiles and report."""
+    tx.executemany(
+        "INSERT INTO drift_schemes(endpoint, scheme, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(endpoint, scheme, body) for scheme, body in schemes.items()],
+    )
+    tx.executemany(
+        "INSERT INTO drift_profiles(endpoint, scheme, day, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(endpoint, *part) for part in profiles],
+    )
+    text = msgspec.json.encode(report).decode()
+    tx.execute("INSERT INTO drift_reports(endpoint, day, body) VALUES (?, ?, ?)", (endpoint, report.day, text))
+
+
+def drift_reports(tx: Tx, endpoint: str, *, since: str = "", until: str = "~") -> list[DriftReport]:
+    """Drift reports of days in [since, until], oldest first."""
+    rows = tx.query(
+        "SELECT body FROM drift_reports WHERE endpoint = ? AND day >= ? AND day <= ? ORDER BY day",
+        (endpoint, since, until),
+    )
+    return [msgspec.json.decode(row["body"], type=DriftReport) for row in rows]

@@ -5,7 +5,7 @@ import msgspec
 from loopwright.checks.intervals import ratio_interval
 from loopwright.checks.scores import auc_of_histograms
 from loopwright.monitors import alarms, queries
-from loopwright.monitors.model import SERVED, Alarm, Block, Flag
+from loopwright.monitors.model import SERVED, Alarm, Block, DriftReport, Flag
 from loopwright.serving import routes
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -123,3 +123,10 @@ def list_flags(space: Space, endpoint: str, *, since: str, until: str) -> list[F
     routes.endpoint(space, endpoint)
     with space.read() as tx:
         return queries.flags(tx, endpoint, since=since, until=until)
+
+
+def drift(space: Space, endpoint: str, *, days: int) -> list[DriftReport]:
+    """The drift reports of the last closed days, oldest first."""
+    routes.endpoint(space, endpoint)
+    with space.read() as tx:
+        return queries.drift_reports(tx, endpoint)[-days:]
