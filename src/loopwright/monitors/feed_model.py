@@ -35,8 +35,14 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, Any] = {}
     seq: int = 0
 
+    @property
+    def alarm(self) -> str:
+        """The kind of its alarm."""
+        return f"feed:{self.source}.{self.column}:{self.what}"
+
 
 _STABLE = ("source", "column", "what", "since", "until", "reason", "figures")
 FEED_BROKE = EventKind("feed.broke@1", "BROKEN FEED of {endpoint}: {reason}", True, _STABLE)
 FEED_MENDED = EventKind("feed.mended@1", "{endpoint}: {reason}", True, _STABLE)
-EVENTS = [FEED_BROKE, FEED_MENDED]
+FEED_LOST = EventKind("feed.look-failed@1", "{endpoint}: its feeds could not be looked at: {reason}")
+EVENTS = [FEED_BROKE, FEED_MENDED, FEED_LOST]

@@ -3,6 +3,7 @@
 import msgspec
 
 from loopwright.monitors.feed_model import Episode
+from loopwright.monitors.feed_rules import State
 from loopwright.store.database import Row, Tx, as_struct, as_text
 
 _FIELDS = tuple("column_name" if f == "column" else f for f in Episode.__struct_fields__)
@@ -44,4 +45,19 @@ def episodes(tx: Tx, endpoint: str, *, still_open: bool = False) -> list[Episode
 def _episode(row: Row) -> Episode:
     return as_struct(
         Episode, row, column=row["column_name"], holds=bool(row["holds"]), detail=msgspec.json.decode(row["detail"])
+    )
+
+
+def states(tx: Tx, endpoint: str) -> dict[str, State]:
+    """What is kept of each feed of an endpoint between two looks."""
+    rows = tx.query("SELECT source, state FROM feed_states WHERE endpoint = ? ORDER BY source", (endpoint,))
+    return {row["source"]: msgspec.json.decode(row["state"], type=State) for row in rows}
+
+
+def put_state(tx: Tx, endpoint: str, source: str, state: State) -> None:
+    """Keep a feed's state until the next look."""
+    tx.execute(
+        "INSERT INTO feed_states(endpoint, source, state) VALUES (?, ?, ?)"
+        " ON CONFLICT (endpoint, source) DO UPDATE SET state = excluded.state",
+        (endpoint, source, as_text(state)),
     )
