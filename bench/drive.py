@@ -376,40 +376,35 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted(folder.iterdir()) if path.suffix in (".py", ".toml")}
+    names = ("loopwright.toml", _settings(folder).entry)
+    return {name: (folder / name).read_text() for name in names}
 
 
 def _read_rows(root: Path, stream: Stream) -> Rows:
     import duckdb
 
     con = duckdb.connect(config={"threads": "1"})
-    rows = str(root / "rows.parquet")
-    kinds = {
-        r[0]: ("VARCHAR" if r[1] == "VARCHAR" else "DOUBLE")
-        for r in con.execute(f"DESCRIBE SELECT * FROM '{rows}'").fetchall()
-    }
-    features = {name: kind for name, kind in kinds.items() if name not in ("id", "time")}
-    cells = ", ".join(
-        f"{quoted(n)}" if k == "VARCHAR" else f"CAST({quoted(n)} AS DOUBLE) AS {quoted(n)}" for n, k in features.items()
-    )
-    truth = str(root / stream.truth)
+    con.execute(f"CREATE VIEW asked AS SELECT * FROM '{root / 'rows.parquet'}'")
+    con.execute(f"CREATE VIEW truth AS SELECT * REPLACE (CAST(id AS VARCHAR) AS id) FROM '{root / stream.truth}'")
+    columns = con.execute("DESCRIBE asked").fetchall()
+    kinds = {row[0]: "VARCHAR" if row[1] == "VARCHAR" else "DOUBLE" for row in columns if row[0] not in ("id", "time")}
+    cells = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in kinds.items())
     found = con.execute(
-        f"SELECT r.id, epoch_us(r.time) AS at_us, CAST(l.label AS DOUBLE) AS label, epoch_us(l.known_at) AS known_us, {cells}"
-        f" FROM '{rows}' r LEFT JOIN (SELECT CAST(id AS VARCHAR) AS id, label, known_at FROM '{truth}') l USING (id) ORDER BY at_us, r.id"
+        "SELECT id, epoch_us(asked.time) AS at_us, CAST(truth.label AS DOUBLE) AS label,"
+        f" epoch_us(truth.known_at) AS known_us, {cells} FROM asked LEFT JOIN truth USING (id) ORDER BY at_us, id"
     ).fetchnumpy()
 
-    def plain(name: str, fill: Any) -> Array:
-        return np.ma.filled(found[name], fill)
+    def floats(name: str) -> Array:
+        return np.ma.filled(np.ma.asarray(found[name]).astype(np.float64), np.nan)
 
-    inputs = {}
-    for name, kind in features.items():
-        if kind == "VARCHAR":
-            values = found[name]
-            inputs[name] = np.where(np.ma.getmaskarray(values), None, np.ma.getdata(values).astype(object))
-        else:
-            inputs[name] = np.ma.filled(np.ma.asarray(found[name]).astype(np.float64), np.nan)
+    def texts(name: str) -> Array:
+        return np.where(np.ma.getmaskarray(found[name]), None, np.ma.getdata(found[name]).astype(object))
+
     return Rows(
-        ids=np.ma.getdata(found["id"]).astype(object), at_us=plain("at_us", 0).astype(np.int64), inputs=inputs,
-        kinds=features, label=np.ma.filled(np.ma.asarray(found["label"]).astype(np.float64), np.nan),
+        ids=np.ma.getdata(found["id"]).astype(object),
+        at_us=np.ma.filled(found["at_us"], 0).astype(np.int64),
+        inputs={name: texts(name) if kind == "VARCHAR" else floats(name) for name, kind in kinds.items()},
+        kinds=kinds,
+        label=floats("label"),
         known_us=np.ma.filled(np.ma.asarray(found["known_us"]), 1 << 62).astype(np.int64),
-    )  # fmt: skip
+    )

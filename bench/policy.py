@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 WORSE = -0.002
 AFTER_DAYS = 14
+YEAR = "2014-01-01T00:00:00Z"
 
 
 @dataclass
@@ -114,13 +115,49 @@ def live(stream: Any, cache: Path, since: str = "", keep: Path | None = None) ->
     return found
 
 
+def measure(bench: Any) -> None:
+    """The rows of bench/loop.py that need whole streams: four weekly phases of the flights, and elec2."""
+    import contract
+    import streams
+
+    cache = contract.OUT / "policy-cache"
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def lives(name: str) -> list[Figures]:
+        found = [live(s, cache, since) for s, since in streams.of(name, cache, list(streams.PHASES), YEAR, {})]
+        bench.keep(f"policy-{name}.json", [asdict(one) for one in found])
+        return found
+
+    def phases() -> None:
+        found = lives("flights")
+        won = [one.recovered for one in found]
+        told = "; ".join(
+            f"{f.stream}: {f.recovered:.3f}, AUC {f.auc}, {len(f.promotions)} promotions, {f.worse} worse"
+            for f in found
+        )
+        counts = {"attempted": len(found), "checked": sum(one.rows > 0 for one in found)}
+        mean = contract.stat([round(sum(won) / len(won), 4)], "score")
+        bench.put("policy.gap_recovered", contract.Result(mean, counts=counts, reason=told))
+        lowest = contract.stat([min(won)], "score")
+        bench.put("policy.gap_lowest", contract.Result(lowest, counts=counts, reason=told))
+
+    def humble() -> None:
+        [found] = lives("elec2")
+        told = f"{len(found.promotions)} promotions, log loss {found.frozen} frozen, {found.served} served"
+        counts = {"attempted": found.rows, "checked": found.rows}
+        bench.put("elec2.gap", contract.Result(contract.stat([found.shortfall], "score"), counts=counts, reason=told))
+
+    bench.part(phases, "policy.")
+    bench.part(humble, "elec2.")
+
+
 def main() -> int:
     import streams
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", default="flights", help="flights, elec2, or a made-up one by name; comma")
     parser.add_argument("--phases", default="0,2,4,6")
-    parser.add_argument("--until", default="2014-01-01T00:00:00Z")
+    parser.add_argument("--until", default=YEAR)
     parser.add_argument("--set", action="append", default=[], help="a setting of lw.warm, NAME=JSON")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loopwright-policy")
     parser.add_argument("--decisions", type=Path, help="write the decisions of the last life here")

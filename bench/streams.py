@@ -46,15 +46,19 @@ def of(name: str, cache: Path, phases: list[str], until: str, policy: dict[str, 
 
 
 def flights(cache: Path) -> Path:
-    """The demo's project with the files of the whole year."""
+    """The demo's project, with all that happened in the year in its files."""
+    import duckdb
+
     folder = cache / "flights"
     if not (folder / "data" / "labels.parquet").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in ("flights.py", "loopwright.toml", "make_files.py"):
             shutil.copy(FLIGHTS / file, folder)
-        command = [sys.executable, "make_files.py", "2014-01-02"]  # the whole year as history
+        command = [sys.executable, "make_files.py", "2014-06-01 00:00"]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        query = f"SELECT id, late AS label, known_at FROM '{folder}/data/arrivals.parquet'"
+        duckdb.connect().execute(f"COPY ({query}) TO '{folder}/data/labels.parquet' (FORMAT parquet)")
     return folder
 
 

@@ -46,17 +46,6 @@ class Gain(msgspec.Struct, frozen=True, kw_only=True):
         """The gain as a share of the first model's loss."""
         return self.per_row / self.loss if self.loss else 0.0
 
-    @property
-    def sigmas(self) -> float:
-        """The gain in standard errors of its day blocks; infinite where the days do not differ or there is one."""
-        n = len(self.blocks)
-        around = math.fsum((x - self.per_row) ** 2 for x in self.blocks)
-        return (
-            self.per_row / math.sqrt(around / (n - 1) / n)
-            if n > 1 and around
-            else math.copysign(math.inf, self.per_row)
-        )
-
 
 def gain(pairs: Sequence[Pair]) -> Gain | None:
     """The gain of the second model over paired days; None when there is no row."""

@@ -33,13 +33,10 @@ def floor(metric: str, limit: float, value: float | None, *, n: int, where: str)
     return Verdict(outcome="pass" if kept else "fail", check="floor", reason=reason, evidence=evidence)
 
 
-def better(metric: str, found: Gain | None, *, by: float, min_days: int, who: str, min_t: float = 0.0) -> Verdict:
+def better(metric: str, found: Gain | None, *, by: float, min_days: int, who: str) -> Verdict:
     """Whether a recipe has beaten the champion by a share of its loss, on days that neither had seen.
 
-    The 95 % interval over days is told with it and does not decide: asked to exclude 0, it would starve the loop.
-
-    Args:
-        min_t: standard errors (of the days, each one observation) by which the gain must lie above 0.
+    The t interval over days is told with it and does not decide: asked to exclude 0, it would starve the loop.
     """
     word, days = WORDS.get(metric, metric), len(found.days) if found else 0
     if found is None or days < min_days:
@@ -60,9 +57,6 @@ def better(metric: str, found: Gain | None, *, by: float, min_days: int, who: st
     way = "lower" if found.per_row >= 0 else "higher"
     reason = f"{percent(abs(found.share))} {way} {word} than {who} over {_days(days)} (needs {percent(by)})"
     kept = found.per_row >= by * found.loss
-    if kept and found.sigmas < min_t:
-        kept = False
-        reason += f", but only {found.sigmas:.1f} standard errors of its days above 0 (needs {min_t:g})"
     return Verdict(outcome="pass" if kept else "fail", check="better", reason=reason, evidence=evidence)
 
 

@@ -325,7 +325,7 @@ def measure_delays(space: Space, args: dict[str, Any], progress: Progress) -> di
         opened = executor.open(labels, "lw.delays", [labels.key[0], labels.known_column or ""], ask.until_us)
         key = sql.ident(labels.key[0])
         found = con.execute(
-            f"SELECT asked, known FROM (SELECT *, row_number() OVER (ORDER BY asked, id) AS place, count(*) OVER () AS n"
+            "SELECT asked, known FROM (SELECT *, row_number() OVER (ORDER BY asked, id) AS place, count(*) OVER () n"
             f' FROM (SELECT CAST({key} AS VARCHAR) AS id, min("lw.at") AS asked, min({opened.known()}) AS known'
             f' FROM {opened.table} l JOIN base ON base."lw.id" = CAST({key} AS VARCHAR) GROUP BY ALL))'
             " WHERE place % greatest(1, n // 10000) = 0 ORDER BY place"

@@ -20,7 +20,6 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
         close_minutes: minutes past midnight of the next day at which a day's block is closed.
         window_blocks: the gate looks at so many closed days; at least `min_blocks` must count.
         min_gain: share of the champion's loss that the recipe must have saved on them.
-        min_t: standard errors, over those days, that the gain must lie above 0.
         cover: share of a day's labelled requests that a challenger must have scored for the day to count for it.
         min_labels: labelled rows that a block needs to count in the own shadow and in the watch.
         own_blocks: closed blocks of its own shadow that a candidate must have; `own_more` are waited for when they
@@ -41,7 +40,6 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
     window_blocks: int = 7
     min_blocks: int = 5
     min_gain: float = 0.01
-    min_t: float = 1.3
     cover: float = 0.95
     min_labels: int = 50
     own_blocks: int = 1
@@ -71,7 +69,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         close_minutes: by when a day's labels are known, from the history before the first deploy.
         loss: mean loss a row of what was served (of the first model's twin, before anything was).
-        sd: spread of paired day blocks a row, over `blocks` of them.
+        sd: spread of the day blocks of two neighbouring refits, over `blocks` of them.
         labels: labels of a usual day.
     """
 
@@ -84,9 +82,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 OPEN = ("close_minutes", "past_sd", "harm_limit", "min_labels")  # what follows the data where nobody names it
 LATEST_CLOSE = 60 * 24 * 60  # minutes: labels that take longer than two months are judged without
-# A block differs between two good models by about a sixteenth of the loss, and harm is more than the chance of one
-# block; measured on the flights (0.029 of 0.47), they stand in until an endpoint has days of its own.
-SD_OF_LOSS, HARM_SDS = 1 / 16, 5 / 3
+# The day blocks of two refits of neighbouring weeks lie about this share of the loss apart (flights: 0.017 of 0.47). A
+# watch holds a version against one that is weeks older, whose days lie further apart; harm is more than three times it.
+SD_OF_LOSS, WATCH_SDS, HARM_SDS = 1 / 27, 5 / 3, 3.0
 
 
 def fitted(recipe: WarmRecipe, found: Measured) -> WarmRecipe:
@@ -95,7 +93,7 @@ def fitted(recipe: WarmRecipe, found: Measured) -> WarmRecipe:
     if found.close_minutes is not None:
         own["close_minutes"] = found.close_minutes
     if found.sd:
-        own |= {"past_sd": found.sd, "harm_limit": round(HARM_SDS * found.sd, 6)}
+        own |= {"past_sd": round(WATCH_SDS * found.sd, 6), "harm_limit": round(HARM_SDS * found.sd, 6)}
     if found.labels:
         own["min_labels"] = max(10, min(recipe.min_labels, found.labels // 2))
     return msgspec.structs.replace(recipe, **{name: own[name] for name in own if name not in recipe.given})
@@ -125,8 +123,6 @@ def _shares(recipe: WarmRecipe) -> None:
         raise _refuse("cover", f"is a share above 0 and up to 1, not {recipe.cover!r}")
     if not 0 < recipe.alpha < 0.5:
         raise _refuse("alpha", f"lies between 0 and 0.5, not {recipe.alpha!r}")
-    if not 0 <= recipe.min_t <= 10:
-        raise _refuse("min_t", f"lies between 0 and 10, not {recipe.min_t!r}")
     for field in ("harm_limit", "past_sd"):
         if not getattr(recipe, field) > 0:
             raise _refuse(field, f"must be above 0, not {getattr(recipe, field)!r}")

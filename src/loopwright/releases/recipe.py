@@ -117,10 +117,10 @@ def spread(recipe: WarmRecipe, book: Book, champions: Mapping[str, int], *, prio
 
 
 def better(recipe: WarmRecipe, check: Better, tested: Tested, name: str) -> Verdict:
-    """Points 3 and 4: enough days, and the total gain a share of the champion's loss and above the days' own noise."""
+    """Points 3 and 4: enough days, and the total gain a share of the champion's loss."""
     by = recipe.min_gain if check.by is None else check.by
     who = "what was served" if tested.champion == SERVED else f"{name}@{tested.champion}"
-    found = verdicts.better(check.metric, tested.gain, by=by, min_days=recipe.min_blocks, who=who, min_t=recipe.min_t)
+    found = verdicts.better(check.metric, tested.gain, by=by, min_days=recipe.min_blocks, who=who)
     stood = {pair.day: pair.b for pair in tested.pairs}
     return msgspec.structs.replace(found, evidence={**found.evidence, "champion": tested.champion, "stood": stood})
 
