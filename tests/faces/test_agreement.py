@@ -263,6 +263,7 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
     "serving.list_routes": (TINY, NOTHING),
     "serving.list_workers": (Ask(passing=("at_us",)), UNKNOWN),
     "serving.add_labels": (Ask({"endpoint": "tiny", "body": LABEL}), Ask({"endpoint": "tiny", "body": b"{"})),
+    "serving.check_features": (Ask({"name": "signals"}), Ask({"name": "nothing"})),
     "serving.get_prediction": (Ask({"endpoint": "tiny", "id": "first"}), Ask({"endpoint": "tiny", "id": "second"})),
     "serving.write_predictions": (
         Ask({"endpoint": "tiny", "out": "{door}.parquet", "since": "2020-01-25"}),
@@ -290,6 +291,9 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
     "lineage.log": (Ask({"ref": "tiny", "limit": 5}), Ask({"ref": "nothing"})),
     "lineage.trace": (Ask({"prediction": "{PREDICTION}"}), Ask({"prediction": "pred_0000"})),
     "lineage.events": (Ask({"kind": "decision", "stable": True}), Ask({"after": "x"})),
+    "lineage.push": (Ask({"ref": "tiny@1"}, passing=("moved",)), Ask({"ref": "nothing"})),
+    "lineage.pull": (Ask({"ref": "tiny@1"}, passing=("moved",)), Ask({"ref": "tiny@99"})),
+    "lineage.reproduce": (Ask({"ref": "tiny@1"}), Ask({"ref": "asks@1"})),
     "project.run_target": (Ask({"params": {"trees": 5}}, passing=("took_us",)), Ask({"target": "nothing"})),
     "project.status": (Ask(passing=("parts",)), UNKNOWN),
     "project.backup": (
@@ -322,6 +326,7 @@ def rooms(served: Served) -> Iterator[House]:
         for name in ("serving.add_labels", "data.add_rows"):
             made.function(house.ops()[name], dict(ASKED[name][0].args))
         made.do("audit.seal")
+        made.do("lineage.push", ref="tiny@1")
         yield made
     os.chdir(before)
     made.remote.close()

@@ -18,7 +18,7 @@ from loopwright.data import facts, service
 from loopwright.kernel.times import HOUR, format_time, parse_time
 from loopwright.models import service as models
 from loopwright.models.package import model
-from loopwright.serving import predictions, publish, routes, seal
+from loopwright.serving import compare, predictions, publish, routes, seal
 from loopwright.serving.model import EndpointSpec, Route
 from loopwright.store.space import Space
 
@@ -47,7 +47,7 @@ def board(space: Space) -> Space:
         "id VARCHAR, asked_at TIMESTAMP, sched TIMESTAMP, site VARCHAR, far DOUBLE",
         "('a', '2013-04-01', '2013-04-01', 'JFK', 1.5)",
     )
-    parquet(root / "air.parquet", "site VARCHAR, \"at\" TIMESTAMP, temp DOUBLE", "('JFK', '2013-04-01 03:00', 10)")
+    parquet(root / "air.parquet", 'site VARCHAR, "at" TIMESTAMP, temp DOUBLE', "('JFK', '2013-04-01 03:00', 10)")
     asks = lw.data("asks.parquet", key="id", known="asked_at")
     air = lw.data("air.parquet", key="site", time="at", known="at")
     spec = lw.features(
@@ -148,6 +148,32 @@ def test_facts_told_ahead_change_no_answer(running: Running) -> None:
     assert predictions.find(running.space, "c").inputs["temp"] == 10.0
     running.infer(asked(0.75, "d"))
     assert predictions.find(running.space, "d").inputs["temp"] == 77.0
+
+
+def test_served_and_offline_agree_cell_by_cell(running: Running) -> None:
+    space = running.space
+    for n in range(12):
+        if n % 3 == 0:
+            tell(space, n / 4 + 0.01, 10.0 + n)
+        assert running.infer(asked(n / 4, f"c{n}", far=0.1 * n, site=["JFK", "LGA"][n % 2])).status_code == 200
+    done = compare.compare(space, "signs")
+    assert (done.rows, done.cells, done.differ, done.examples) == (12, 60, 0, ())
+    assert compare.compare(space, "signs", sample=5).rows == 5
+    span = (START_US + HOUR, START_US + 2 * HOUR)
+    assert compare.compare(space, "signs", span).rows == 4
+    late = {
+        "site": "JFK",
+        "at": at(0.9),
+        "temp": -5.0,
+    }  # on a clock that stands still
+    facts.add(space, local_actor(), "air", json.dumps(late).encode())
+    found = compare.compare(space, "signs")
+    assert found.differ == len({cell.id for cell in found.examples if cell.feature == "temp"}) + sum(
+        cell.feature == "n" for cell in found.examples
+    )
+    assert {cell.feature for cell in found.examples} == {"temp", "n"}
+    assert all(cell.at_us >= START_US + 0.9 * HOUR for cell in found.examples)
+    assert "offline" in compare.text(found)
 
 
 def test_a_look_up_that_cannot_be_made_says_why(running: Running, board: Space) -> None:

@@ -15,7 +15,6 @@ from loopwright.artifacts.model import Version
 from loopwright.data import expressions, facts, online, service, sources, sql
 from loopwright.data.model import (
     AsOf,
-    Column,
     DataSpec,
     FeaturesSpec,
     Join,
@@ -25,65 +24,17 @@ from loopwright.data.model import (
     Window,
     join_outputs,
 )
+from loopwright.data.opened import FOREVER_US, TOLD, Asked, Opened
+from loopwright.data.opened import Span as Span
 from loopwright.data.profile import require_columns
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.times import format_duration
 from loopwright.store.space import Space
 
 LATE_SHARE = 0.01
-FOREVER_US = 1 << 62
 _BITS = 96  # of a scaled value's whole part, and as many of the rest; 2^31 of them still fit into 127
 _REST = 2.0**_BITS
 _I, _ID, _AT, _KNOWN, _TIME, _ROW = ('"lw.i"', '"lw.id"', '"lw.at"', '"lw.known"', '"lw.time"', '"lw.row"')
-_TOLD = '"lw.told"'
-
-
-class Span(msgspec.Struct, frozen=True):
-    """Which rows: asked for in [since_us, until_us), from facts known before known_before_us."""
-
-    since_us: int = -FOREVER_US
-    until_us: int = FOREVER_US
-    known_before_us: int = FOREVER_US
-
-    @property
-    def facts_us(self) -> int:
-        """The moment from which on no fact can matter to such rows."""
-        return min(self.until_us, self.known_before_us)
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """A source as a table of the connection; `told` when rows that arrived as facts stand behind its version's."""
-
-    spec: DataSpec
-    table: str
-    columns: dict[str, Column]
-    told: bool = False
-
-    def column(self, name: str) -> Column:
-        """A column of the source.
-
-        Raises:
-            Invalid: it has none of that name.
-        """
-        if name not in self.columns:
-            raise Invalid(
-                f"{self.spec.name} has no column {name}",
-                code="data.unknown-column",
-                field=name,
-                hint=f"its columns are: {', '.join(self.columns)}",
-            )
-        return self.columns[name]
-
-    def moment(self, name: str) -> str:
-        """A time column in microseconds."""
-        return sql.moment(name, self.column(name).type, f"{self.spec.name}.{name}")
-
-    def known(self) -> str:
-        """When a row became known, in microseconds; the beginning of time when it always was."""
-        column = self.spec.known_column
-        if column is None:
-            return str(-FOREVER_US)
-        return f"coalesce({_TOLD}, {self.moment(column)})" if self.told else self.moment(column)
 
 
 class Executor:
@@ -99,13 +50,15 @@ class Executor:
         spec: FeaturesSpec,
         facts_us: int = FOREVER_US,
         version: Callable[[Space, DataSpec], Version] = service.current_version,
+        asked: Asked | None = None,
     ) -> None:
         self.con = con
         self.spec = spec
         self._space = space
         self._version = version
-        self._sources: dict[str, Opened] = {}
-        for number, source in enumerate(spec.sources):
+        self._asked = asked
+        self._sources: dict[str, Opened] = {} if asked is None else {spec.base.name: asked.base}
+        for number, source in enumerate(spec.sources[asked is not None :]):
             self._sources[source.name] = self.open(source, f"lw.source.{number}", self._needs(source), facts_us)
         self._base = self._sources[spec.base.name]
         for join in spec.joins:
@@ -123,17 +76,22 @@ class Executor:
         require_columns(tuple(columns.values()), source, source.name)
         for name in needs:
             opened.column(name)
-        sources.load(self.con, table, service.reading(self._space, version), needs)
+        since_us, limit = self._since(source), ""
+        if since_us > -FOREVER_US:
+            limit = f" WHERE {opened.known()} >= {since_us}"
+            limit += f" OR {opened.moment(source.time)} >= {since_us}" if source.time is not None else ""
+        sources.load(self.con, table, service.reading(self._space, version) + limit, needs)
         return msgspec.structs.replace(opened, told=self._tell(opened, needs, facts_us))
 
     def _tell(self, opened: Opened, needs: Sequence[str], facts_us: int) -> bool:
         """Put a source's facts behind the rows of its version, each with the moment from which it counts as known."""
         with self._space.read() as tx:
-            found = facts.scan(tx, opened.spec.name, since_us=-FOREVER_US, until_us=facts_us)
+            since_us = self._since(opened.spec)
+            found = facts.scan(tx, opened.spec.name, since_us=since_us, until_us=facts_us, held=True)
         if not found or opened.spec.known_column is None:
             return False
-        self.con.execute(f"ALTER TABLE {opened.table} ADD COLUMN {_TOLD} BIGINT")
-        items = [f"UNNEST(?::BIGINT[]) AS {_TOLD}"]
+        self.con.execute(f"ALTER TABLE {opened.table} ADD COLUMN {TOLD} BIGINT")
+        items = [f"UNNEST(?::BIGINT[]) AS {TOLD}"]
         data: list[list[Any]] = [[fact.known_us for fact in found]]
         for name in needs:
             column = opened.columns[name]
@@ -144,6 +102,18 @@ class Executor:
         with sources.told(f"the facts of {opened.spec.name} do not fit its newest version", opened.spec.name):
             self.con.execute(f"INSERT INTO {opened.table} BY NAME SELECT {', '.join(items)}", data)
         return True
+
+    def _since(self, source: DataSpec) -> int:
+        """The moment such that no row known and held before it can matter to the requests."""
+        if self._asked is None or source.known_column is None:
+            return -FOREVER_US
+        spans = [
+            join.last_us if isinstance(join, Window) else getattr(join, "within_us", None)
+            for join in self.spec.joins
+            if join.source.name == source.name
+        ]
+        longest = max((FOREVER_US if span is None else span for span in spans), default=FOREVER_US)
+        return -FOREVER_US if longest == FOREVER_US else self._asked.since_us - longest
 
     def _match(self, join: Join) -> None:
         """Go on only when the columns that a join compares are of one kind."""
@@ -179,7 +149,8 @@ class Executor:
             Invalid: a column is not known at the asking time, or an expression does not fit the columns.
         """
         self.make_base(span)
-        self.refuse_late()
+        if self._asked is None:
+            self.refuse_late()
         self.con.execute(f"DELETE FROM base WHERE {_AT} < {span.since_us}")
         for number, join in enumerate(self.spec.joins):
             self._join(number, join, span)
@@ -199,7 +170,7 @@ class Executor:
         base, key = self._base, sql.ident(self.spec.base.key[0])
         at, known = base.moment(self.spec.at), base.known()
         kept = ", ".join(
-            f"CASE WHEN {_KNOWN} <= {_AT} AND {_KNOWN} < {span.known_before_us} THEN {sql.ident(name)} END"
+            f"CASE WHEN {_KNOWN} <= {_AT} AND {_KNOWN} < {span.known_before_us} THEN {self._plain(name)} END"
             f" AS {sql.ident(name)}"
             for name in self._base_columns()
         )
@@ -210,6 +181,14 @@ class Executor:
             f" FROM {base.table}) WHERE {_ID} IS NOT NULL AND {_AT} < {span.until_us}"
             f" QUALIFY row_number() OVER (PARTITION BY {_ID} ORDER BY {_ROW}) = 1)"
         )
+
+    def _plain(self, name: str) -> str:
+        """A base column as look-ups take it: whole numbers and fractions of 64 bits, moments in UTC."""
+        wanted = {"int": "BIGINT", "float": "DOUBLE", "time": "TIMESTAMP", "text": "VARCHAR"}
+        column = self._base.column(name)
+        to = wanted.get(online.kind_of(column.type))
+        huge = column.type.upper() in ("HUGEINT", "UHUGEINT", "UBIGINT")
+        return sql.ident(name) if to is None or huge else f"CAST({sql.ident(name)} AS {to})"
 
     def _own(self) -> list[str]:
         """The base's own columns and the expressions over them, as select items."""

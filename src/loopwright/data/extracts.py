@@ -118,5 +118,3 @@ def _scratch(space: Space) -> Iterator[Path]:
 def _kept(space: Space, con: Any, query: str, path: Path) -> str:
     con.execute(f"COPY ({query}) TO {sql.literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
     return artifacts.put_tree(space, {path.name: path}, kind=codecs.KIND, meta={"extract": path.stem}).digest
-
-

@@ -135,12 +135,16 @@ def declaration(tx: Tx, name: str) -> DataSpec | None:
     return queries.newest_declaration(tx, name)
 
 
-def scan(tx: Tx, name: str, *, since_us: int, until_us: int) -> list[Fact]:
-    """The rows of a source that count as known from a moment in [since, until), by (known_us, seq)."""
+def scan(tx: Tx, name: str, *, since_us: int, until_us: int, held: bool = False) -> list[Fact]:
+    """The rows of a source that count as known from a moment in [since, until), by (known_us, seq).
+
+    `held` takes those too that were known before and hold from `since` on.
+    """
+    since = "known_us >= ?" if not held else "(known_us >= ? OR time_us >= ?)"
     rows = tx.query(
-        "SELECT seq, known_us, time_us, body FROM facts WHERE name = ? AND known_us >= ? AND known_us < ?"
+        f"SELECT seq, known_us, time_us, body FROM facts WHERE name = ? AND {since} AND known_us < ?"
         " ORDER BY known_us, seq",
-        (name, since_us, until_us),
+        (name, *([since_us] * (1 + held)), until_us),
     )
     return [Fact(row[0], row[1], row[2], _decode(row[3])) for row in rows]
 

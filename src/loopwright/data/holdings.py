@@ -49,6 +49,8 @@ class _Holdings:
         with subjects.opened(space, subject) as con:
             for spec in _specs(space):
                 key = sql.ident(spec.base.key[0])
+                if spec.base.key[0] == subject.column:  # one request, by the id that it was sent with
+                    found.add(subject.value)
                 for held in self._versions(space, con, subject, {spec.base.name}):
                     rows = con.execute(f"SELECT DISTINCT CAST({key} AS VARCHAR) FROM {held.reading} WHERE {held.test}")
                     found.update(row[0] for row in rows.fetchall() if row[0] is not None)

@@ -76,20 +76,23 @@ def warm(space: Space, spec: FeaturesSpec) -> None:
 
 def _versions(space: Space, spec: FeaturesSpec) -> bytes:
     from loopwright.data import sources
-    from loopwright.data.execute import FOREVER_US, Executor
+    from loopwright.data.execute import Executor
+    from loopwright.data.opened import FOREVER_US
 
     floor_us = space.clock.now_us() - KEPT_US
     writer = snapshot.Writer(floor_us)
     with contextlib.closing(sources.connect(space.home / "tmp")) as con:
         executor = Executor(con, space, spec, -FOREVER_US, newest_version)
         for join in spec.joins:
-            width = len(join.on)
+            width, texts = len(join.on), dict[str, int]()
             rows: dict[bytes, list[snapshot.Held]] = {}
             for row in executor.held(join, floor_us):
                 if None not in row[:width]:
                     key, (at, held, known) = snapshot.key_of(row[:width]), row[width : width + 3]
                     rows.setdefault(key, []).append((at, held, known, row[width + 3 :]))
-            writer.table(rows, _is_text(space, join))
+            is_text = _is_text(space, join)
+            runs = {key: snapshot.run_of(found, len(is_text), texts) for key, found in rows.items()}
+            writer.table(runs, is_text, list(texts))
     return writer.encoded()
 
 
@@ -118,6 +121,7 @@ class Teller:
         self._joins = made.features.joins
         self._is_text = [_is_text(space, join) for join in self._joins]
         self._rows: list[dict[bytes, list[_Row]]] = []
+        self._runs: list[dict[bytes, snapshot.Run]] = []
         self._seen: tuple[int, int] | None = None
         self._written: tuple[int, int] | None = None
 
@@ -139,7 +143,7 @@ class Teller:
 
     def _read(self, tx: Tx, newest: tuple[int, int], floor_us: int) -> None:
         if self._seen is None or self._seen[1] != newest[1]:
-            self._rows = [{} for _ in self._joins]
+            self._rows, self._runs = [{} for _ in self._joins], [{} for _ in self._joins]
             self._seen = None
         for name in {join.source.name for join in self._joins if not online.is_static(join)}:
             mine = [(place, join) for place, join in enumerate(self._joins) if join.source.name == name]
@@ -150,33 +154,42 @@ class Teller:
                 found = facts.after(tx, name, self._seen[0], snapshot.FOREVER_US)
             for place, join in mine:
                 for fact in found:
-                    self._take(self._rows[place], join, fact)
+                    self._take(place, join, fact)
         self._seen = newest
-        for join, rows in zip(self._joins, self._rows, strict=True):
-            _prune(join, rows, floor_us)
+        for join, rows, runs in zip(self._joins, self._rows, self._runs, strict=True):
+            if isinstance(join, Window):
+                for run in runs.values():
+                    run.cut(floor_us - join.last_us)
+            _prune(rows, floor_us)
 
-    def _take(self, rows: dict[bytes, list[_Row]], join: Join, fact: Fact) -> None:
-        key = [fact.values.get(theirs) for _, theirs in join.on]
-        if None in key:
+    def _take(self, place: int, join: Join, fact: Fact) -> None:
+        parts = [fact.values.get(theirs) for _, theirs in join.on]
+        if None in parts:
             return
+        key, names = snapshot.key_of(parts), online.wanted(join)
+        values = tuple(_number(fact.values.get(name), isinstance(join, Window)) for name in names)
         if isinstance(join, Window):
-            held_us, at_us = fact.known_us, fact.known_us
-        else:
-            held_us = fact.known_us if join.source.time is None else fact.time_us or 0
-            at_us = max(fact.known_us, held_us)
-        values = tuple(_number(fact.values.get(name), isinstance(join, Window)) for name in online.wanted(join))
-        insort(rows.setdefault(snapshot.key_of(key), []), (at_us, -held_us, -fact.known_us, fact.seq, values))
+            runs = self._runs[place]
+            if key not in runs:
+                runs[key] = snapshot.Run(len(names))
+            runs[key].insert(fact.known_us, values)
+            return
+        held_us = fact.known_us if join.source.time is None else fact.time_us or 0
+        row = (max(fact.known_us, held_us), -held_us, -fact.known_us, fact.seq, values)
+        insort(self._rows[place].setdefault(key, []), row)
 
     def _bytes(self, floor_us: int) -> bytes:
         writer = snapshot.Writer(floor_us)
-        for join, rows, is_text in zip(self._joins, self._rows, self._is_text, strict=True):
+        for place, (join, is_text) in enumerate(zip(self._joins, self._is_text, strict=True)):
             if online.is_static(join):
                 writer.skip()
             elif isinstance(join, Window):
-                held = {key: [(row[0], row[0], row[0], row[4]) for row in found] for key, found in rows.items()}
-                writer.table(held, is_text)
+                writer.table({key: run for key, run in self._runs[place].items() if run.at}, is_text)
             else:
-                writer.table({key: snapshot.rising(found) for key, found in rows.items()}, is_text)
+                texts: dict[str, int] = {}
+                rising = {key: snapshot.rising(found) for key, found in self._rows[place].items()}
+                runs = {key: snapshot.run_of(found, len(is_text), texts) for key, found in rising.items()}
+                writer.table(runs, is_text, list(texts))
         return writer.encoded()
 
 
@@ -188,18 +201,11 @@ def _number(value: Any, marked: bool) -> snapshot.Value:
     return float(value)
 
 
-def _prune(join: Join, rows: dict[bytes, list[_Row]], floor_us: int) -> None:
-    """Let go of what no look-up from a moment on can need."""
-    for key, found in list(rows.items()):
-        if isinstance(join, Window):
-            first = next((at for at, row in enumerate(found) if row[0] > floor_us - join.last_us), len(found))
-            kept = found[first:]
-        else:
-            first = next((at for at, row in enumerate(found) if row[0] > floor_us), len(found))
-            before = snapshot.rising(found[:first])[-1:]
-            last = [row for row in found[:first] if before and (row[0], -row[1], -row[2]) == before[0][:3]][:1]
-            kept = last + found[first:]
-        if kept:
-            rows[key] = kept
-        else:
-            del rows[key]
+def _prune(rows: dict[bytes, list[_Row]], floor_us: int) -> None:
+    """Of the rows that count before a moment, leave of each key only the one that is then the latest."""
+    for key, found in rows.items():
+        first = next((at for at, row in enumerate(found) if row[0] > floor_us), len(found))
+        if first > 1:
+            (at, held, known, _) = snapshot.rising(found[:first])[-1]
+            last = next(row for row in found[:first] if row[:3] == (at, -held, -known))
+            rows[key] = [last, *found[first:]]

@@ -30,9 +30,9 @@ from loopwright.data.model import (
 )
 from loopwright.kernel import canonical
 from loopwright.kernel.clock import machine_us
-from loopwright.kernel.errors import Conflict, Invalid, NotFound
+from loopwright.kernel.errors import Conflict, Erased, Invalid, NotFound
 from loopwright.kernel.ids import valid_name
-from loopwright.store import ledger
+from loopwright.store import erasure, ledger
 from loopwright.store.database import Tx
 from loopwright.store.space import Space, job_mode
 
@@ -64,6 +64,7 @@ def add(
         Invalid: it cannot be read, has no rows, or lacks a declared column.
         Unsupported: it is neither CSV nor Parquet.
         Conflict: the name is another's, or the file changed while it was read.
+        Erased: it holds rows that were erased.
     """
     access.require(space, actor, "data.add", f"name:{name}" if name else "")
     file = locate(space, path)
@@ -75,6 +76,7 @@ def add(
         declaration = kept.declaration
     stat = _stat(file)
     digest, settled = _digest(space, file, stat)
+    _require_kept(space, file, digest)
     if last is not None and kept is not None and last.digest == digest and kept.declaration == _plain(declaration):
         if not settled and not _passing(space, file):
             space.write(lambda tx: queries.put_stat(tx, str(file), stat, digest, machine_us()))
@@ -93,6 +95,17 @@ def add(
 
     version = space.write(keep)
     return _added(space, version, known, unchanged=last is not None and version.number == last.number)
+
+
+def _require_kept(space: Space, file: Path, digest: str) -> None:
+    with space.read() as tx:
+        if erasure.tombstone(tx, digest) is not None:
+            raise Erased(
+                f"{file.name} holds rows that were erased from this project",
+                code="erased",
+                field="path",
+                hint="lw erase --subject COLUMN=VALUE --files, which writes it anew without them",
+            )
 
 
 def enter(tx: Tx, actor: str, name: str, artifact: Artifact, known: queries.Known) -> Version:

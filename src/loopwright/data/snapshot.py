@@ -29,6 +29,7 @@ class Meta(msgspec.Struct, frozen=True):
 
     keys: int
     rows: int
+    dated: bool
     is_text: tuple[bool, ...]
     texts: int
     offset: int
@@ -72,6 +73,51 @@ def rising(rows: Sequence[tuple[int, int, int, int, tuple[Value, ...]]]) -> list
     return out
 
 
+class Run:
+    """The rows of one key by the moments from which they count; a window needs no more than these and the values."""
+
+    def __init__(self, width: int) -> None:
+        self.at, self.held, self.known = array("q"), array("q"), array("q")
+        self.columns = [array("d") for _ in range(width)]
+
+    def extend(self, other: "Run") -> None:
+        """Put the rows of another behind these."""
+        self.at.extend(other.at)
+        self.held.extend(other.held)
+        self.known.extend(other.known)
+        for mine, its in zip(self.columns, other.columns, strict=True):
+            mine.extend(its)
+
+    def insert(self, at_us: int, values: Sequence[Value]) -> None:
+        """Put a row of a window in its place."""
+        place = bisect_right(self.at, at_us)
+        self.at.insert(place, at_us)
+        for column, value in zip(self.columns, values, strict=True):
+            column.insert(place, math.nan if value is None else float(value))
+
+    def cut(self, first_us: int) -> None:
+        """Let go of the rows up to a moment."""
+        place = bisect_right(self.at, first_us)
+        if place:
+            del self.at[:place]
+            for column in self.columns:
+                del column[:place]
+
+
+def run_of(rows: Sequence[Held], width: int, texts: dict[str, int]) -> Run:
+    """Rows as a run; a text is its place among all texts of the table."""
+    run = Run(width)
+    for at, held, known, values in rows:
+        run.at.append(at)
+        run.held.append(held)
+        run.known.append(known)
+        for column, value in zip(run.columns, values, strict=True):
+            if isinstance(value, str):
+                value = texts.setdefault(value, len(texts))
+            column.append(math.nan if value is None else value)
+    return run
+
+
 class Writer:
     """Puts tables one behind the other and makes the bytes of a file of them."""
 
@@ -85,32 +131,25 @@ class Writer:
         """A join that has no table in this file."""
         self._tables.append(None)
 
-    def table(self, rows: Mapping[bytes, Sequence[Held]], is_text: Sequence[bool]) -> None:
-        """A table of rows by key, each key's in the order of their moments; says which columns hold texts."""
+    def table(self, rows: Mapping[bytes, "Run"], is_text: Sequence[bool], texts: Sequence[str] = ()) -> None:
+        """A table of rows by key; says which columns hold texts, by their place among `texts`."""
         order = sorted((_hash(key), key) for key in rows)
-        texts: dict[str, int] = {}
-        starts, ats, helds, knowns = array("q", [0]), array("q"), array("q"), array("q")
-        columns = [array("d") for _ in is_text]
-        places, blob = array("q", [0]), bytearray()
+        whole = Run(len(is_text))
+        starts, places, blob = array("q", [0]), array("q", [0]), bytearray()
         for _, key in order:
-            found = rows[key]
-            if found:
-                at, held, known, values = zip(*found, strict=True)
-                ats.extend(at)
-                helds.extend(held)
-                knowns.extend(known)
-                for column, each in zip(columns, zip(*values, strict=True), strict=True):
-                    column.extend([_number(value, texts) for value in each])
-            starts.append(len(ats))
+            whole.extend(rows[key])
+            starts.append(len(whole.at))
             blob += key
             places.append(len(blob))
         text_blob, text_places = bytearray(), array("q", [0])
         for text in texts:
             text_blob += text.encode()
             text_places.append(len(text_blob))
-        self._tables.append(Meta(len(order), len(ats), tuple(is_text), len(texts), self._size))
-        numbers: list[Any] = [array("Q", [number for number, _ in order]), starts, places, ats, helds, knowns, *columns]
-        for part in (*numbers, text_places, blob, text_blob):
+        dated = len(whole.held) == len(whole.at)
+        self._tables.append(Meta(len(order), len(whole.at), dated, tuple(is_text), len(texts), self._size))
+        numbers: list[Any] = [array("Q", [number for number, _ in order]), starts, places, whole.at]
+        numbers += [whole.held, whole.known] if dated else []
+        for part in (*numbers, *whole.columns, text_places, blob, text_blob):
             self._add(bytes(part))
 
     def _add(self, part: bytes) -> None:
@@ -123,12 +162,6 @@ class Writer:
         return b"".join([_HEAD.pack(_MAGIC, len(head)), head, bytes(-len(head) % 8), *self._parts])
 
 
-def _number(value: Value, texts: dict[str, int]) -> float:
-    if value is None:
-        return math.nan
-    return float(texts.setdefault(value, len(texts))) if isinstance(value, str) else value
-
-
 class Table:
     """One table of a mapped file."""
 
@@ -139,8 +172,8 @@ class Table:
         self._starts = self._numbers(view, "q", keys + 1)
         self._keys = self._numbers(view, "q", keys + 1)
         self.at = self._numbers(view, "q", rows)
-        self.held = self._numbers(view, "q", rows)
-        self.known = self._numbers(view, "q", rows)
+        self.held = self._numbers(view, "q", rows) if meta.dated else self.at
+        self.known = self._numbers(view, "q", rows) if meta.dated else self.at
         self.columns = [self._numbers(view, "d", rows) for _ in meta.is_text]
         self.is_text = meta.is_text
         self._texts = self._numbers(view, "q", meta.texts + 1)

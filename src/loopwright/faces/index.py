@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drift": ("monitors", "Show by closed day which columns differ from what the champion was trained on, and how."),
     "erase": ("audit", "Erase a subject everywhere."),
     "events": ("lineage", "List events after a sequence number, oldest first."),
-    "features": ("data", "Write the request rows of a period to a file, as an asker would have known them."),
+    "features": ("data", "Rows, check features."),
     "fsck": ("artifacts", "Read every stored byte again and follow every reference."),
     "gc": (
         "artifacts",
@@ -26,6 +26,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "notify": ("loop", "Send a test message to a channel of loopwright.toml."),
     "pause": ("releases", "Stop training, gate and promotion of an endpoint until it is resumed."),
     "predictions": ("serving", "Write the predictions of an endpoint, with their labels, to a Parquet file."),
+    "pull": (
+        "lineage",
+        "Copy a version and all that it was made from out of the remote, under the numbers that they have "
+        "there.",
+    ),
+    "push": ("lineage", "Copy versions and all that they were made from to the remote."),
+    "reproduce": ("lineage", "Make a version again from its record, and compare the bytes."),
     "resume": ("releases", "Let training, gate and promotion of an endpoint go on."),
     "rollback": ("releases", "Go back to the last version that served 100 %."),
     "run": ("project", "Run a step of the project file, by default the one that trains the endpoint's model."),

@@ -10,7 +10,7 @@ from loopwright.kernel.files import fresh_file
 from loopwright.kernel.op import Op
 from loopwright.kernel.pages import MOST, Page, page
 from loopwright.kernel.times import parse_time
-from loopwright.serving import labels, predictions, publish, routes
+from loopwright.serving import compare, labels, predictions, publish, routes
 from loopwright.serving.labels import Taken
 from loopwright.serving.model import EndpointSpec, Route, RouteSet, WorkerReport
 from loopwright.serving.predictions import Prediction
@@ -104,6 +104,29 @@ def write_predictions(
     return Written(path=str(out), rows=int(rows), columns=columns)
 
 
+def check_features(
+    space: Space,
+    actor: str,
+    *,
+    name: str,
+    sample: int | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> compare.Compared:
+    """Compare the features that were looked up with what sources and facts say of the asking times, cell by cell.
+
+    Args:
+        name: the features.
+        sample: so many rows of each endpoint, drawn by their ids; all by default.
+        since: the first moment, by the asker's time.
+        until: the moment before which it ends.
+    """
+    if sample is not None and sample < 1:
+        raise Invalid("a sample has at least one row", code="features.sample", field="sample")
+    first = None if since is None else parse_time(since, "since")
+    return compare.compare(space, name, (first, None if until is None else parse_time(until, "until")), sample)
+
+
 def _written_text(done: Any) -> str:
     return f"{done.rows} predictions in {done.path}"
 
@@ -132,6 +155,16 @@ OPS = [
         http="GET /api/v1/endpoints/{endpoint}/predictions/{id:path}",
         action="predictions.read",
         subject="endpoint:{endpoint}",
+    ),
+    Op(
+        fn=check_features,
+        http="GET /api/v1/features/{name}/check",
+        action="features.check",
+        subject="features:{name}",
+        cli="features check",
+        positional=("name",),
+        render=compare.text,
+        exit_code=lambda done: int(done.differ > 0),
     ),
     Op(
         fn=write_predictions,
