@@ -54,6 +54,7 @@ EVENTS_IN = (
     "monitors.model",
     "monitors.feed_model",
     "releases.model",
+    "lineage.model",
     "audit.model",
     "loop.model",
     "loop.messages",

@@ -84,6 +84,11 @@ def put_tree(space: Space, files: Mapping[str, Content | str], *, kind: str, met
     return _kept(space, put)
 
 
+def put_known(space: Space, artifact: Artifact, put: Callable[[], list[str]]) -> Artifact:
+    """Record an artifact that was made elsewhere; `put` puts its blobs, again when asked, and says which they are."""
+    return _kept(space, lambda: (artifact, put()))
+
+
 def encode_tree(listing: Mapping[str, tuple[str, int]]) -> bytes:
     """The canonical listing of a tree, path -> (digest, bytes); its BLAKE3 is the tree's id.
 

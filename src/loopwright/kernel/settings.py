@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "tls_key": "LOOPWRIGHT_TLS_KEY",
     "public_hosts": "LOOPWRIGHT_PUBLIC_HOSTS",
     "behind_proxy": "LOOPWRIGHT_BEHIND_PROXY",
+    "remote": "LOOPWRIGHT_REMOTE",
 }
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -81,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         public_hosts: Host names that are answered to besides loopback's.
         behind_proxy: whether a proxy in front ends TLS.
         notify: channels by name, to which messages go.
+        remote: the folder that `lw push` and `lw pull` copy to and from; a relative one lies in the project.
     """
 
     clock: Literal["wall", "replay"] = "wall"
@@ -98,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     public_hosts: tuple[str, ...] = ()
     behind_proxy: bool = False
     notify: dict[str, Channel] = {}
+    remote: str | None = None
 
     @property
     def start_us(self) -> int | None:
@@ -289,11 +292,16 @@ def _check(settings: Settings, where: str, name: Any) -> None:
         ("blobs", _is_store(settings.blobs), "s3://bucket or s3://bucket/prefix"),
         ("blobs_endpoint", _is_endpoint(settings.blobs_endpoint), "http(s)://host:port"),
         ("host", _HOST.fullmatch(settings.host), "an address or a host name"),
+        ("remote", settings.remote is None or _is_folder(settings.remote), "the path of a folder"),
         ("public_hosts", all(map(_HOST.fullmatch, settings.public_hosts)), "a list of host names"),
         ("tls_key", (settings.tls_key is None) == (settings.tls_cert is None), "given together with tls_cert"),
     ):
         if not good:
             raise Invalid(f"{where}: {name(field)} must be {form}", code="settings.value", field=field)
+
+
+def _is_folder(path: str) -> bool:
+    return bool(path) and "\0" not in path and "://" not in path
 
 
 def _is_store(url: str | None) -> bool:

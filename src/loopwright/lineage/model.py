@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from loopwright.kernel.event import EventKind
+
 
 class Bytes(msgspec.Struct, frozen=True, kw_only=True):
     """A version and whether its bytes, hashed again now, are those that were stored.
@@ -93,3 +95,9 @@ class Stable(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     kind: str
     data: dict[str, Any]
+
+
+VERSION_PUSHED = EventKind("version.pushed@1", "{subject} was copied to the remote with all that it was made from")
+VERSION_PULLED = EventKind("version.pulled@1", "{subject} was copied from the remote with all that it was made from")
+VERSION_REBUILT = EventKind("version.rebuilt@1", "{subject} was made again from its record: equal bytes {equal}")
+EVENTS = [VERSION_PUSHED, VERSION_PULLED, VERSION_REBUILT]

@@ -1,7 +1,8 @@
-"""Op rows of lineage: show, log, trace, events."""
+"""Op rows of lineage: show, log, trace, events; push, pull and reproduce, which use folders of this machine."""
 
 from loopwright.kernel.op import Op
-from loopwright.lineage import text
+from loopwright.lineage import bundles, text
+from loopwright.lineage import reproduce as again
 from loopwright.lineage.events import events
 from loopwright.lineage.show import log, show
 from loopwright.lineage.trace import trace
@@ -16,6 +17,16 @@ OPS = [
         cli="trace",
         positional=("prediction",),
         render=text.of_trace,
+    ),
+    Op(fn=bundles.push, action="store.transfer", cli="push", positional=("ref",), render=bundles.text),
+    Op(fn=bundles.pull, action="store.transfer", cli="pull", positional=("ref",), render=bundles.text),
+    Op(
+        fn=again.reproduce,
+        action="runs.start",
+        cli="reproduce",
+        positional=("ref",),
+        render=again.text,
+        exit_code=lambda done: 0 if done.equal else 1,
     ),
     Op(fn=events, http="GET /api/v1/events", action="events.read", cli="events", render=text.of_lines),
 ]

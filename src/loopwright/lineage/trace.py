@@ -99,10 +99,10 @@ def checked(space: Space, version: Version) -> Bytes:
 
 def data_of(space: Space, run: Run) -> list[Bytes]:
     """The data versions that a run and the runs before it read, hashed again."""
-    return [checked(space, names.resolve(space, ref)) for ref in sorted(_refs(run.inputs))]
+    return [checked(space, names.resolve(space, ref)) for ref in sorted(refs_of(run.inputs))]
 
 
-def _refs(inputs: Any) -> set[str]:
+def refs_of(inputs: Any) -> set[str]:
     """Every `name@number` under a `data` key of a run's inputs."""
     found: set[str] = set()
     if isinstance(inputs, dict):
@@ -110,10 +110,10 @@ def _refs(inputs: Any) -> set[str]:
             if key == "data" and isinstance(value, dict):
                 found.update(str(ref) for ref in value)
             else:
-                found |= _refs(value)
+                found |= refs_of(value)
     elif isinstance(inputs, list):
         for value in inputs:
-            found |= _refs(value)
+            found |= refs_of(value)
     return found
 
 

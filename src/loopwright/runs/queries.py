@@ -71,6 +71,14 @@ def close(tx: Tx, run: Run) -> bool:
     return changed == 1
 
 
+def enter(tx: Tx, run: Run) -> bool:
+    """Write a run that was made and ended elsewhere; False when it is here."""
+    if tx.one("SELECT 1 FROM runs WHERE id = ?", (run.id,)) is not None:
+        return False
+    insert(tx, msgspec.structs.replace(run, state="running"), run.started_us)
+    return close(tx, run)
+
+
 def set_outputs(tx: Tx, run_id: str, outputs: dict[str, Output]) -> None:
     """Write the outputs of a run anew."""
     tx.execute("UPDATE runs SET outputs = ? WHERE id = ?", (as_text(outputs), run_id))
