@@ -59,5 +59,5 @@ def put_state(tx: Tx, endpoint: str, source: str, state: State) -> None:
     tx.execute(
         "INSERT INTO feed_states(endpoint, source, state) VALUES (?, ?, ?)"
         " ON CONFLICT (endpoint, source) DO UPDATE SET state = excluded.state",
-        (endpoint, source, as_text(state)),
+        (endpoint, source, msgspec.json.encode(state).decode()),
     )

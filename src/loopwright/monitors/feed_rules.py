@@ -66,6 +66,7 @@ class Fault(msgspec.Struct, kw_only=True):
         good_us: since when it holds again.
         holds: whether training and promotion wait for its end.
         size, level: of a jump, and what the column was like before it.
+        groups: whose last value is out of range.
     """
 
     column: str
@@ -78,6 +79,7 @@ class Fault(msgspec.Struct, kw_only=True):
     figures: dict[str, float] = {}
     size: float = 0.0
     level: float | None = None
+    groups: list[str] = []
 
     @property
     def key(self) -> str:
@@ -94,6 +96,7 @@ class State(msgspec.Struct, kw_only=True):
         until_us: what was known before that was taken.
         counted: whether fewer or more rows than usual spoil what is made of them.
         seen: rows that came in while it was watched; without any it is no feed.
+        quiet: the slot in which the last silence ended; a day with one in it has its rows missing already.
         most: by column and rule the greatest that was seen while it was sound; what is younger than a week waits in
             `late`, so that a fault that grows slowly does not become what is usual.
     """
@@ -113,6 +116,7 @@ class State(msgspec.Struct, kw_only=True):
     buckets: dict[int, dict[str, dict[str, list[float]]]] = {}
     done: int | None = None
     judged: int | None = None
+    quiet: int = 0
     keys: dict[str, int] = {}
     most: dict[str, float] = {}
     late: dict[str, dict[int, float]] = {}
@@ -210,11 +214,13 @@ class Pass:
             figures = {"rows": count}
             self.state.open[f"{name}:range"] = Fault(
                 column=name, what="range", since_us=since_us, holds=count > SIDE, reason=reason,
-                figures=figures,
+                figures=figures, groups=sorted({row.group, *(fault.groups if fault else ())}),
             )  # fmt: skip
-        elif fault is not None and fault.good_us is None:
-            fault.good_us = fault.until_us = row.known_us
-            fault.holds = False
+        elif fault is not None and row.group in fault.groups:
+            fault.groups.remove(row.group)
+            if not fault.groups:
+                fault.good_us = fault.until_us = row.known_us
+                fault.holds = False
 
     def _stuck(self, row: Row, name: str, number: Number, seen: tuple[int, int, int]) -> None:
         run, ended, since_us = seen
@@ -251,8 +257,10 @@ class Pass:
         if fault is not None and fault.until_us is None:
             fault.until_us = fault.good_us = known_us
             fault.holds = False
+            state.quiet = known_us // SLOT_US
         elif self._warm and gap_us > limit_us:
             self._silent(state.last_us, known_us)
+            state.quiet = known_us // SLOT_US
         else:
             state.gap_us = max(state.gap_us, gap_us)
 
@@ -356,7 +364,7 @@ class Pass:
             if text.levels is not None and not any(key.endswith(":level") for key in state.open):
                 text.levels += old
                 text.fresh = {level: first for level, first in text.fresh.items() if level not in old}
-        if ":silence" not in state.open:
+        if ":silence" not in state.open and at - state.quiet > _DAY:
             self._volume(at, by, n)
         if state.target:
             self._rate(at, by)
@@ -468,9 +476,9 @@ class Contrary(msgspec.Struct, frozen=True):
 def contrary(label: Sequence[float], mean: float, auc: float | None) -> Contrary | None:
     """Whether labels are those that were served turned round; None when they are not, or too few.
 
-    The AUC lies below one half by four standard errors (Hanley and McNeil 1982, Radiology 143), half as wide again
-    since rows of a day hang together, and the rate lies nearer to 1 - the mean score than to it, by as much. A truth
-    that has really turned round while as many come true as before is no such fault.
+    The AUC lies below one half by two standard errors (Hanley and McNeil 1982, Radiology 143), half as wide again
+    since rows of a day hang together, and the rate lies nearer to 1 - the mean score than to it, by twice as much. A
+    truth that has really turned round while as many come true as before is no such fault.
     """
     yes = sum(value > 0 for value in label)
     no = len(label) - yes
@@ -478,7 +486,7 @@ def contrary(label: Sequence[float], mean: float, auc: float | None) -> Contrary
         return None
     q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
     spread = auc * (1 - auc) + (yes - 1) * (q1 - auc * auc) + (no - 1) * (q2 - auc * auc)
-    high, rate = auc + 6 * math.sqrt(max(spread, 0.0) / (yes * no)), yes / len(label)
+    high, rate = auc + 3 * math.sqrt(max(spread, 0.0) / (yes * no)), yes / len(label)
     turned = abs(rate - mean) - abs(rate - (1 - mean)) > 6 * math.sqrt(rate * (1 - rate) / len(label))
     return Contrary(auc, high, rate, mean) if high < 0.5 and turned else None
 
