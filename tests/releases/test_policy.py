@@ -4,10 +4,11 @@ import msgspec
 import pytest
 
 from loopwright.kernel.errors import Invalid
-from loopwright.kernel.times import DAY, HOUR
+from loopwright.kernel.times import DAY, HOUR, parse_time
+from loopwright.releases.calendar import Calendar
 from loopwright.releases.declare import better, default_gate, fast, floor, gate, known_in_time, warm
 from loopwright.releases.model import GateSpec
-from loopwright.releases.policy import WarmRecipe
+from loopwright.releases.policy import Measured, WarmRecipe, fitted
 
 
 def test_warm_without_words_is_the_recipe() -> None:
@@ -24,6 +25,29 @@ def test_words_are_read() -> None:
     assert (made.cooldown_us, made.cap, made.cap_us) == (3 * DAY, 4, 28 * DAY)
 
 
+def test_what_nobody_names_follows_the_data_and_what_is_named_stands() -> None:
+    found = Measured(close_minutes=360, loss=0.47, sd=0.0174, blocks=50, labels=48)
+    free = fitted(warm(), found)
+    assert (free.close_minutes, free.past_sd, free.harm_limit, free.min_labels) == (360, 0.029, 0.0522, 24)
+    named = warm(block_close="04:00", harm_limit=0.05, past_sd=0.03, min_labels=50)
+    assert named.given == ("close_minutes", "harm_limit", "min_labels", "past_sd")
+    assert fitted(named, found) == named
+    assert fitted(warm(), Measured()) == warm()
+
+
+@pytest.mark.parametrize(("usual", "needed"), [(900, 50), (100, 50), (48, 24), (6, 10)])
+def test_a_block_counts_with_half_of_the_usual_labels_and_never_needs_more_than_fifty(usual: int, needed: int) -> None:
+    assert fitted(warm(), Measured(labels=usual)).min_labels == needed
+
+
+def test_labels_that_take_days_close_their_days_later() -> None:
+    calendar = Calendar("UTC", warm(block_close="3d 04:00").close_minutes)
+    assert calendar.close("2013-04-01") == parse_time("2013-04-05T04:00:00Z")
+    assert calendar.closed_by(parse_time("2013-04-05T04:00:00Z")) == "2013-04-01"
+    assert calendar.next_close(parse_time("2013-04-05T03:59:59Z")) == parse_time("2013-04-05T04:00:00Z")
+    assert calendar.next_close(parse_time("2013-04-05T04:00:00Z")) == parse_time("2013-04-06T04:00:00Z")
+
+
 @pytest.mark.parametrize(
     ("field", "settings"),
     [
@@ -31,6 +55,9 @@ def test_words_are_read() -> None:
         ("every", {"every": "0d"}),
         ("block_close", {"block_close": "24:00"}),
         ("block_close", {"block_close": "4"}),
+        ("block_close", {"block_close": "0d 04:00"}),
+        ("block_close", {"block_close": "61d 04:00"}),
+        ("given", {"given": ("alpha",)}),
         ("canary", {"canary": (0.25, 0.05, 1)}),
         ("canary", {"canary": (0.05, 0.25)}),
         ("canary", {"canary": (0.0, 1.0)}),
