@@ -26,6 +26,7 @@ from loopwright.lineage.trace import trace
 from loopwright.models import service as models
 from loopwright.notes import service as notes
 from loopwright.pipelines.service import run_step
+from loopwright.project.backup import backup
 from loopwright.serving import labels, predictions
 from loopwright.store import erasure, ledger
 from loopwright.store.space import Space
@@ -213,3 +214,9 @@ def test_a_note_can_be_read_by_its_digest_after_all(held: Space) -> None:
         digest = tx.value("SELECT digest FROM notes")
     erase(held, ME, subject=SUBJECT)
     assert erasure.MASK in notes.get(held, digest)
+
+
+def test_a_backup_made_afterwards_holds_nothing_of_it_and_misses_nothing(held: Space, tmp_path: Path) -> None:
+    erase(held, ME, subject=SUBJECT)
+    made = backup(held, ME, folder=tmp_path / "kept")
+    assert made.ok and list(quoting(tmp_path / "kept", NAME)) == []

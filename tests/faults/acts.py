@@ -21,7 +21,7 @@ _STANDING = re.compile(
 )
 
 
-def spools(house: Any, first: int, rows: int) -> list[str]:
+def spools(house: Any, first: int, rows: int, named: str = "") -> list[str]:
     """Log rows as two workers do, let go of the spools, and return the requests' ids."""
     from loopwright.kernel.times import MINUTE
     from loopwright.serving.record import Columns, LogRow
@@ -33,7 +33,7 @@ def spools(house: Any, first: int, rows: int) -> list[str]:
     for slot in (0, 1):
         spool = Spool(space.home, ENDPOINT, slot, lambda work: work())
         for number in range(first, first + rows):
-            at, name = now + number * MINUTE, f"ask-{slot}-{number}"
+            at, name = now + number * MINUTE, named or f"ask-{slot}-{number}"
             row = LogRow(spool.next_id(at), at, at, name, 1, 1, None, [number / 7, "north"])
             row.scores = {1: number / 1000}
             spool.append(columns, [row])
@@ -111,13 +111,18 @@ _EVENTS = "SELECT kind, COUNT(*) FROM events WHERE kind NOT LIKE 'run.%' GROUP B
 def _unreadable(space: Any, digests: set[str]) -> list[str]:
     """The blobs of registered versions that are not there whole."""
     from loopwright.artifacts import service as artifacts
-    from loopwright.kernel.errors import LoopwrightError
+    from loopwright.kernel.errors import Erased, LoopwrightError
+    from loopwright.store import erasure
 
     out = []
     for digest in digests:
         try:
             files = artifacts.files(space, digest).values() if artifacts.get(space, digest).is_tree else ()
-            out += [each for each in (digest, *files) if not space.blobs.verify(each)]
+            with space.read() as tx:  # of a sample whose rows were erased there is a smaller one
+                held = [erasure.latest(tx, each) for each in (digest, *files)]
+            out += [each for each in held if not space.blobs.verify(each)]
+        except Erased:
+            continue
         except LoopwrightError:
             out.append(digest)
     return sorted(out)

@@ -36,6 +36,7 @@ class Operation:
     arrange: Callable[[Lab, Path], None] = lambda lab, project: None
     refusals: tuple[str, ...] = ()
     loose: tuple[str, ...] = ("runs", "served")  # told otherwise when the operation is repeated
+    takes_away: bool = False  # in several steps, so that it is neither as before nor as after in between
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ def _labels(lab: Lab, project: Path) -> None:
     (project / "batch.ndjson").write_text(LABELS)
 
 
+def _logged(lab: Lab, project: Path) -> None:
+    lab.ask(project, "spools", first=40, rows=3, named="ask-7")
+    lab.ask(project, "seal")
+
+
 def _rubbish(lab: Lab, project: Path) -> None:
     lab.ask(project, "litter")
 
@@ -94,6 +100,14 @@ OPERATIONS = (
     Operation("labels", "base", command("api", "serving.add_labels", "endpoint=small", "body=batch.ndjson"), _labels),
     Operation("seal", "base", function("seal")),
     Operation("rollback", "base", command("rollback", "small", "--json"), refusals=("rollback.none",)),
+    Operation(
+        "erase",
+        "base",
+        command("erase", "--subject", "id=ask-7", "--json"),
+        _logged,
+        loose=("runs", "served", "sealed"),
+        takes_away=True,
+    ),  # fmt: skip
     Operation("gc", "base", command("gc", "--grace", "0s", "--json"), _rubbish, loose=("events",)),
 )
 
@@ -177,7 +191,7 @@ class Trial:
         old, new = self._differs(seen, self.before), self._differs(seen, self.after)
         if seen["unreadable"]:
             self.tally.wrong_bytes.append(f"{told}: registered and not there whole: {seen['unreadable'][0]}")
-        if old and new and not self._stage(seen):
+        if old and new and not self.operation.takes_away and not self._stage(seen):
             self.tally.lost.append(f"{told}: neither as before ({old}) nor as after ({new})")
         if any(run not in seen["runs"] for run in self.before["runs"]):
             self.tally.lost.append(f"{told}: a run is gone")

@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drift": ("monitors", "Show by closed day which columns differ from what the champion was trained on, and how."),
     "erase": ("audit", "Erase a subject everywhere."),
     "events": ("lineage", "List events after a sequence number, oldest first."),
-    "features": ("data", "Rows, check features."),
+    "features": ("data serving", "Rows, check features."),
     "fsck": ("artifacts", "Read every stored byte again and follow every reference."),
     "gc": (
         "artifacts",

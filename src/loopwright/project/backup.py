@@ -172,7 +172,7 @@ def _wanted(space: Space, tx: Tx, work: Path) -> tuple[set[str], set[str]]:
         if is_tree:
             with contextlib.suppress(LoopwrightError):  # told as missing
                 must.update(artifacts.files(space, digest).values())
-    return {*reach.held, *must}, must
+    return {*reach.held, *must} - reach.erased.keys(), must - reach.erased.keys()
 
 
 def _copy_blobs(
