@@ -61,8 +61,9 @@ def test_the_decisions_read_as_sentences(lived: World) -> None:
 def test_the_quality_alarm_pages_explains_and_starts_nothing(lived: World) -> None:
     with lived.space.read() as tx:
         found = monitors.alarms(tx, "demo")
-    assert found[0].opened_us == parse_time("2013-04-06T04:00:00Z")
+    assert found[0].opened_us == parse_time("2013-04-10T04:00:00Z")
     assert "skill" in found[0].reason
+    assert found[0].explanation["moved"] == []  # the columns stay as they were: it is the truth that turned
     assert found[0].explanation["worst_segment"]["column"] == "c"
     trained = [line["until"] for line in lived.decisions() if line["kind"] == "challenger.trained@1"]
     assert trained == ["2013-04-08T04:00:00Z", "2013-04-15T04:00:00Z", "2013-04-22T04:00:00Z"]
@@ -154,17 +155,17 @@ def test_a_copy_of_the_folder_lives_on_alike(lived: World, tmp_path: Path) -> No
     twin.close()
 
 
-def test_a_hold_stops_training_gate_and_promotion_and_says_so(world: World) -> None:
+def test_a_pause_stops_training_gate_and_promotion_and_says_so(world: World) -> None:
     world.run("2013-04-05T05:00:00Z")
-    service.hold(world.space, "local:me", "demo", "the feed is being looked at")
+    service.pause(world.space, "local:me", "demo", "the feed is being looked at")
     with pytest.raises(Conflict):
-        service.hold(world.space, "local:me", "demo", "again")
+        service.pause(world.space, "local:me", "demo", "again")
     world.run("2013-04-09T05:00:00Z")
     assert [line["work"] for line in world.decisions() if line["kind"] == "work.held@1"] == [
         "the training and the gate"
     ]
     assert "challenger.trained" not in world.kinds()
-    service.lift(world.space, "local:me", "demo")
+    service.resume(world.space, "local:me", "demo")
     world.run("2013-04-15T05:00:00Z")
     assert world.kinds()[-2:] == ["challenger.trained", "gate.refused"]
     assert "the feed" not in str(world.decisions())
@@ -272,7 +273,7 @@ def test_rollback_to_the_champion_before_ends_its_watch(world: World) -> None:
         assert releases.open_rollouts(tx, "demo") == []
         assert [reign.ended for reign in releases.reigns(tx, "demo")] == ["promoted", "rolled-back", ""]
     world.run("2013-04-20T05:00:00Z")
-    assert world.kinds()[-1] == "version.rolled-back"
+    assert world.kinds()[-2:] == ["version.rolled-back", "version.quarantined"]
 
 
 def test_a_version_made_by_hand_goes_in_shadow_first_and_by_its_own_days_later(world: World) -> None:

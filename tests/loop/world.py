@@ -198,19 +198,21 @@ class World:
             version = live[0].version
             for route in live[1:]:
                 version = route.version if arm_of("demo", route.version, ask.id) < route.weight else version
-            said = {v: found[place] for v, found in scores.items()}
+            said = {v: found[place] for v, found in scores.items() if found[place] is not None}
+            failed = {v: "the score is not finite" for v in scores if v not in said}
+            answering = version if version in said else live[0].version
             rows.append(
                 LogRow(
                     f"pred_{ask.id}",
                     ask.at_us,
                     ask.at_us,
                     ask.id,
-                    version,
+                    answering,
                     version,
                     None,
                     [ask.x, ask.c],
                     said,
-                    {},
+                    failed,
                     dict.fromkeys(said, 9),
                 )
             )

@@ -13,7 +13,14 @@ OPS = [
         positional=("target",),
         render=run.text,
     ),
-    Op(fn=status.status, http="GET /api/v1/status", action="names.read", cli="status", render=status.text),
+    Op(
+        fn=status.status,
+        http="GET /api/v1/status",
+        action="names.read",
+        cli="status",
+        render=status.text,
+        exit_code=lambda found: 5 if any(endpoint.waits for endpoint in found.endpoints) else 0,
+    ),
     Op(
         fn=backup.backup,
         action="store.backup",

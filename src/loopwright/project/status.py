@@ -9,19 +9,25 @@ from loopwright.monitors import queries as monitors
 from loopwright.project import health, service
 from loopwright.project.health import Part
 from loopwright.project.server import Running, running
+from loopwright.releases import approvals
 from loopwright.releases import queries as releases
 from loopwright.serving import routes
 from loopwright.store.space import Space
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint: what answers, what is beside it, and what stands in the way."""
+    """One endpoint: what answers, what is beside it, and what stands in the way.
+
+    Args:
+        waits: the approval requests that nobody has answered.
+    """
 
     name: str
     routes: str
     shadows: list[int]
     held: bool
     alarms: list[str]
+    waits: list[str] = []
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +75,14 @@ def _endpoint(space: Space, name: str) -> EndpointStatus:
     with space.read() as tx:
         held = bool(releases.holds(tx, name))
         alarms = [alarm.reason for alarm in monitors.alarms(tx, name, still_open=True)]
+        waits = [found.id for found in approvals.waiting(tx, name)]
     return EndpointStatus(
         name=name,
         routes=routes.state_of(current) or "nothing is deployed",
         shadows=[route.version for route in current if route.role == "shadow"],
         held=held,
         alarms=alarms,
+        waits=waits,
     )
 
 
@@ -92,6 +100,7 @@ def text(found: Status) -> str:
         held = ", HELD" if endpoint.held else ""
         lines.append(f"endpoint  {endpoint.name}: {endpoint.routes}{shadows}{held}")
         lines += [f"  ALARM   {reason}" for reason in endpoint.alarms]
+        lines += [f"  WAITS   for a person: lw approve {request}" for request in endpoint.waits]
     lines.append("parts     " + ", ".join(part.name for part in found.parts if part.state == "ok") + ": ok")
     for part in found.parts:
         if part.state in ("degraded", "down"):

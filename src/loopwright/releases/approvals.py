@@ -16,6 +16,7 @@ from loopwright.releases import model, queries
 from loopwright.releases.desk import Desk
 from loopwright.releases.model import Rollout
 from loopwright.runs import service as runs
+from loopwright.serving import routes
 from loopwright.store import ledger
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -180,9 +181,9 @@ def first(tx: Tx, desk: Desk, plea: Plea, actor: str) -> Approval | None:
     return ask(tx, desk, plea, actor, tx.now_us())
 
 
-def waiting(tx: Tx, desk: Desk) -> list[Approval]:
+def waiting(tx: Tx, endpoint: str) -> list[Approval]:
     """The requests of an endpoint that wait for a person."""
-    return requests.listed(tx, subject=desk.subject, waiting=True)
+    return requests.listed(tx, subject=routes.subject_of(endpoint), waiting=True)
 
 
 def refuse(found: Approval) -> GateFailed:

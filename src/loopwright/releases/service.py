@@ -53,14 +53,14 @@ def check(space: Space, ref: str, *, submit: Submit | None = None) -> GateResult
     desk, version = find(space, ref)
     result = _judge(space, desk, version, submit)[0]
     with space.read() as tx:
-        waits = [found.id for found in approvals.waiting(tx, desk) if found.address == version.ref]
+        waits = [found.id for found in approvals.waiting(tx, desk.name) if found.address == version.ref]
     return msgspec.structs.replace(result, waits=waits[-1] if waits else "")
 
 
 def _judge(
     space: Space, desk: Desk, version: Version, submit: Submit | None
 ) -> tuple[GateResult, gates.Package, gates.TwinScore | None]:
-    package = gates.package(space, version)
+    package = gates.timed(space, desk, gates.package(space, version))
     with space.read() as tx:
         champion = queries.champion(tx, desk.name)
     twin = evidence.twin(space, desk, package, submit) if champion is None and gates.floor_of(desk) else None

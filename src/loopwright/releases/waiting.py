@@ -25,7 +25,7 @@ def until_placed(space: Space, done: Released, progress: Progress) -> Released:
     while going is not None and going.phase in ("shadow", "canary"):
         progress(0, None, f"{desk.spec.model}@{going.candidate} is in its {going.phase}")
         with space.read() as tx:
-            asked = [a for a in approvals.waiting(tx, desk) if a.id == going.request]
+            asked = [a for a in approvals.waiting(tx, done.endpoint) if a.id == going.request]
             if asked:
                 raise approvals.refuse(asked[0])
             going = queries.rollout(tx, going.id)
