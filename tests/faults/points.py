@@ -107,7 +107,7 @@ OPERATIONS = (
         _logged,
         loose=("runs", "served", "sealed"),
         takes_away=True,
-    ),  # fmt: skip
+    ),
     Operation("gc", "base", command("gc", "--grace", "0s", "--json"), _rubbish, loose=("events",)),
 )
 
