@@ -27,8 +27,8 @@ from loopwright.store.space import Space
 
 def find(house: Callable[[], House], name: str) -> click.Command | None:
     """The command of that name; a group when op rows have a second word under it."""
-    room = COMMANDS.get(name, ("", ""))[0]
-    ops = import_module(f"loopwright.{room}.ops").OPS if room else house().ops().values()
+    rooms = COMMANDS.get(name, ("", ""))[0].split()
+    ops = [op for room in rooms for op in import_module(f"loopwright.{room}.ops").OPS] or house().ops().values()
     house()  # says how a Space is opened
     found = {op.cli: op for op in ops if op.cli and op.cli.split(" ")[0] == name}
     own = found.pop(name, None)
@@ -70,12 +70,12 @@ def short(line: str) -> str:
 
 
 def index(house: House) -> dict[str, tuple[str, str]]:
-    """Every top-level command that op rows name: its room and its help line; kept in `faces/index.py`."""
+    """Every top-level command that op rows name: its rooms and its help line; kept in `faces/index.py`."""
     found: dict[str, dict[str, Op]] = {}
     for op in house.ops().values():
         if op.cli:
             found.setdefault(op.cli.split(" ")[0], {})[op.cli] = op
-    rooms = {name: next(iter(ops.values())).name.split(".")[0] for name, ops in found.items()}
+    rooms = {name: " ".join(dict.fromkeys(op.name.split(".")[0] for op in ops.values())) for name, ops in found.items()}
     return {name: (rooms[name], _index_help(name, ops)) for name, ops in sorted(found.items())}
 
 

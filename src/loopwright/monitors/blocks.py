@@ -12,7 +12,7 @@ from loopwright.checks import scores
 from loopwright.checks.intervals import ratio_interval
 from loopwright.kernel.op import Progress
 from loopwright.kernel.times import HOUR
-from loopwright.monitors import alarms, contract, drift, queries, rows
+from loopwright.monitors import alarms, contract, drift, lookups, queries, rows
 from loopwright.monitors.model import (
     BLOCK_CLOSED,
     BLOCK_FAILED,
@@ -59,7 +59,8 @@ def close_block(space: Space, args: dict[str, Any], progress: Progress) -> dict[
         progress(1, 2, f"{ask.day} measured")
         moved = drift.measure(con, space, ask, columns)
         story = alarms.prepare(con, space, ask, found.blocks[0], moved.report)
-    space.write(lambda tx: _write(tx, ask, found, moved, story))
+    looked_up = lookups.sample(space, ask)
+    space.write(lambda tx: _write(tx, ask, found, moved, story, looked_up))
     return {"day": ask.day, "n": found.day.n, "labelled": found.day.n_labelled}
 
 
@@ -151,7 +152,14 @@ def _hourly(loss: "Column", at_us: "Column") -> tuple[float | None, float | None
     return (None, None) if found is None or len(sums) < 2 else (found[0], found[2])
 
 
-def _write(tx: Tx, ask: BlockAsk, found: Measured, moved: drift.Kept, story: dict[str, Any] | None) -> None:
+def _write(
+    tx: Tx,
+    ask: BlockAsk,
+    found: Measured,
+    moved: drift.Kept,
+    story: dict[str, Any] | None,
+    looked_up: lookups.Compared | None,
+) -> None:
     if queries.closed_days(tx, ask.endpoint, since=ask.day, until=ask.day):
         return
     served, day = found.blocks[0], found.day
@@ -165,6 +173,8 @@ def _write(tx: Tx, ask: BlockAsk, found: Measured, moved: drift.Kept, story: dic
         "metric": ask.metric.replace("_", " "),
         "loss": None if loss is None else round(loss, 6),
     }
+    if looked_up is not None:
+        data |= {"cells": looked_up.cells, "cells_differ": looked_up.differ}
     subject = subject_of(ask.endpoint)
     seq = ledger.append(tx, ACTOR, BLOCK_CLOSED, subject, data, at_us=ask.close_us)
     contract.tell(tx, ask.endpoint, found.flags, day, cause=seq)
@@ -173,6 +183,7 @@ def _write(tx: Tx, ask: BlockAsk, found: Measured, moved: drift.Kept, story: dic
     queries.put_flags(tx, ask.endpoint, found.flags)
     drift.write(tx, ask, moved, cause=seq)
     alarms.judge(tx, ask, alarms.Moment(ask.close_us, seq), story)
+    lookups.judge(tx, ask, looked_up, alarms.Moment(ask.close_us, seq))
 
 
 def give_up(tx: Tx, ask: BlockAsk, reason: str) -> None:
