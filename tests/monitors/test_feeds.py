@@ -45,7 +45,7 @@ def served(space: Space) -> Space:
     write(space.root / "asks.csv", "id,asked_at,origin", [(f"h{at}", format_time(at), "JFK") for at in moments])
     write(space.root / "truth.csv", "id,known_at,y", [(f"h{at}", format_time(at), int(at % 7 == 0)) for at in moments])
     asks = lw.data("asks.csv", key="id", known="asked_at")
-    weather = lw.data("weather.csv", key="origin", time="at", known="at")
+    weather = lw.data("weather.csv", key="origin", time="at", known="at", checks={"temp": (-100, 200)})
     truth = lw.data("truth.csv", key="id", known="known_at")
     joins = [lw.asof(weather, on="origin", columns=["temp"], within="3h")]
     made = lw.features("airs", asks, at="asked_at", columns=["origin"], joins=joins)

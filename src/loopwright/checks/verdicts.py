@@ -1,7 +1,8 @@
 """The checks themselves: figures in, a Verdict with its reason out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from loopwright.checks.gains import Gain
@@ -60,12 +61,19 @@ def better(metric: str, found: Gain | None, *, by: float, min_days: int, who: st
     return Verdict(outcome="pass" if kept else "fail", check="better", reason=reason, evidence=evidence)
 
 
-def known_in_time(inputs: Sequence[str], declared: Sequence[str], features: str) -> Verdict:
-    """Whether every input of a model is a column that the declared features know at the asking time."""
+def known_in_time(
+    inputs: Sequence[str], declared: Sequence[str], features: str, late: Mapping[str, str] = MappingProxyType({})
+) -> Verdict:
+    """Whether every input of a model is a column that the declared features know at the asking time.
+
+    Args:
+        late: what is known of some other columns, such as when they become known.
+    """
     strange = sorted(set(inputs) - set(declared))
     evidence = {"inputs": len(inputs), "not_declared": strange, "features": features}
     if strange:
-        reason = f"{', '.join(strange)}: not known at the asking time by the features {features!r}"
+        named = ", ".join(f"{name} ({late[name]})" if name in late else name for name in strange)
+        reason = f"{named}: not known at the asking time by the features {features!r}"
         return Verdict(outcome="fail", check="known_in_time", reason=reason, evidence=evidence)
     reason = f"all {len(inputs)} inputs are columns of {features!r}, known at the asking time"
     return Verdict(outcome="pass", check="known_in_time", reason=reason, evidence=evidence)

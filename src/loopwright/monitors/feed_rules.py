@@ -210,7 +210,7 @@ class Pass:
             limits = f"{_short(number.low)} to {_short(number.high)}"
             count = fault.figures["rows"] + 1 if fault else 1
             since_us = fault.since_us if fault else row.known_us
-            reason = f"{_count(count, 'row')} of {self.name} had {name} outside {limits}"
+            reason = f"{count:.0f} row{'s' * (count > 1)} of {self.name} had {name} outside {limits}"
             figures = {"rows": count}
             self.state.open[f"{name}:range"] = Fault(
                 column=name, what="range", since_us=since_us, holds=count > SIDE, reason=reason,
@@ -330,8 +330,10 @@ class Pass:
         fault = self.state.open.get(f"{name}:jump")
         if fault is not None and fault.until_us is None:
             back = moved * fault.size < 0 and abs(moved) >= max(abs(fault.size) / 2, past)
-            near = fault.level is not None and abs(median(number.days) - fault.level) <= limit
-            if back or (near and at_us - fault.since_us >= DAY):
+            near = (
+                fault.level is not None and len(number.days) == 24 and abs(median(number.days) - fault.level) <= limit
+            )
+            if back or near:
                 fault.until_us = fault.good_us = at_us + SIDE * self.state.bucket_us
         elif self._warm and past and abs(moved) > limit and fault is None:
             reason = (
@@ -339,7 +341,7 @@ class Pass:
                 f" the most while it was sound was {past:.4g}"
             )
             figures = {"moved": round(moved, 6), "limit": round(limit, 6)}
-            level = median(days) if days else None
+            level, number.days = median(days) if days else None, []
             self.bad(
                 Fault(
                     column=name, what="jump", since_us=at_us, reason=reason, figures=figures, size=moved, level=level
@@ -493,7 +495,3 @@ def contrary(label: Sequence[float], mean: float, auc: float | None) -> Contrary
 
 def _short(value: float | None) -> str:
     return "any" if value is None else f"{value:g}"
-
-
-def _count(count: float, word: str) -> str:
-    return f"{count:.0f} {word}" + ("s" if count != 1 else "")

@@ -25,7 +25,7 @@ from loopwright.serving.columns import quoted
 from loopwright.serving.model import EndpointSpec
 from loopwright.serving.routes import subject_of
 from loopwright.store import ledger
-from loopwright.store.database import Tx
+from loopwright.store.database import Tx, as_text
 from loopwright.store.space import Space
 
 FEEDS = "monitors.feeds"
@@ -298,7 +298,7 @@ def _open(tx: Tx, endpoint: str, source: str, fault: Fault, at_us: int) -> Episo
             made.alarm,
             at_us,
             fault.reason,
-            canonical.encode(data["figures"]).decode(),
+            as_text(data["figures"]),
             seq,
         ),
     )

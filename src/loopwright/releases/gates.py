@@ -11,7 +11,7 @@ from loopwright.artifacts.model import Version
 from loopwright.checks import verdicts
 from loopwright.checks.scores import skill
 from loopwright.data import queries as data
-from loopwright.kernel.times import add_days, format_duration, format_time
+from loopwright.kernel.times import MINUTE, add_days, format_duration, format_time
 from loopwright.kernel.verdict import Verdict
 from loopwright.models import service as models
 from loopwright.monitors import feeds
@@ -28,11 +28,12 @@ _REACH = 2  # days that are held are made up for by older ones, no further back 
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate needs of a version's package: its inputs, and up to when it was trained."""
+    """What the gate needs of a version's package: its inputs, up to when it was trained, and which inputs come late."""
 
     version: int
     inputs: tuple[str, ...]
     trained_us: int
+    late: dict[str, str] = {}
 
 
 class TwinScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,24 @@ def package(space: Space, version: Version) -> Package:
         inputs=tuple(field.name for field in card.signature.inputs),
         trained_us=version.at_us if trained is None else int(trained),
     )
+
+
+def timed(space: Space, desk: Desk, package: Package) -> Package:
+    """A package with the lag of each input that is no feature and that a source tells only after it is asked for."""
+    with space.read() as tx:
+        declared = data.find_features(tx, desk.spec.features or "")
+    strange = sorted(set(package.inputs) - set(declared.outputs)) if declared is not None else []
+    if declared is None or not strange:
+        return package
+    from loopwright.data import lateness
+
+    late = {}
+    for found in lateness.of_columns(space, declared, strange):
+        if found.median_lag_us is not None:
+            lag = format_duration(found.median_lag_us // MINUTE * MINUTE or found.median_lag_us)
+            share = verdicts.percent(found.late_share)
+            late[found.column] = f"{found.source} tells it {lag} after the question (median), in {share} of the rows"
+    return msgspec.structs.replace(package, late=late)
 
 
 def floor_of(desk: Desk) -> Floor | None:
@@ -161,7 +180,7 @@ def _known(tx: Tx, desk: Desk, package: Package) -> Verdict:
     if declared is None:
         reason = f"no features {name!r} are declared, so nothing says what is known when it is asked"
         return Verdict(outcome="fail", check="known_in_time", reason=reason, evidence={"features": name})
-    return verdicts.known_in_time(package.inputs, declared.outputs, name)
+    return verdicts.known_in_time(package.inputs, declared.outputs, name, package.late)
 
 
 def _result(tx: Tx, desk: Desk, version: int, champion: int | None, found: list[Verdict]) -> GateResult:
