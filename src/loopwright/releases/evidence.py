@@ -185,9 +185,11 @@ def served(space: Space, desk: Desk, package: gates.Package, submit: work.Submit
     with space.read() as tx:
         own = next((t for t in queries.trainings(tx, desk.name) if t.version == package.version), None)
         champion, book = queries.champion(tx, desk.name), gates.book(tx, desk)
-        now_us = tx.now_us()
+        now_us, declared = tx.now_us(), data_queries.find_features(tx, desk.spec.features or "")
     if champion is None or (own is not None and own.refit):
         return None
+    if declared is not None and not set(package.inputs) <= set(declared.outputs):
+        return Book([], [])  # it asks for what is no feature: the gate says of it when it becomes known
     if len(rules.compare(desk.recipe, book, champion, [package.version]).pairs) >= desk.recipe.min_blocks:
         return None
     days, start = book.days[-desk.recipe.window_blocks :], desk.calendar.start
