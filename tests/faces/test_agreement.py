@@ -22,6 +22,8 @@ from loopwright.kernel.clock import monotonic_s
 from loopwright.kernel.errors import Forbidden, LoopwrightError, Unsupported
 from loopwright.kernel.op import Op
 from loopwright.kernel.verdict import Verdict
+from loopwright.monitors import feed_queries
+from loopwright.monitors.feed_model import Episode
 from loopwright.project import server
 from loopwright.releases import approvals, moves, queries
 from loopwright.releases import desk as desks
@@ -190,6 +192,16 @@ def asked(rooms: House, door: str) -> Mapping[str, str]:
     return {"REQUEST": rooms.space.write(act)}
 
 
+def broken(rooms: House, door: str) -> Mapping[str, str]:
+    """A feed of the endpoint is broken."""
+    fault = Episode(
+        id=f"feed_{door}", endpoint="tiny", source="weather", column="temp", what="jump", opened_us=1, since_us=1,
+        holds=True, reason="to see",
+    )  # fmt: skip
+    rooms.space.write(lambda tx: feed_queries.put_episode(tx, fault))
+    return {"EPISODE": fault.id}
+
+
 def promoted(rooms: House, door: str) -> None:
     """The second version holds the place."""
 
@@ -273,6 +285,11 @@ ASKED: dict[str, tuple[Ask, Ask]] = {
     "monitors.drift": (TINY, NOTHING),
     "monitors.list_alarms": (TINY, NOTHING),
     "monitors.list_flags": (TINY, NOTHING),
+    "monitors.list_feeds": (TINY, NOTHING),
+    "monitors.accept_feed": (
+        Ask({"endpoint": "tiny", "episode": "{EPISODE}", "reason": "x"}, broken, ("id", "closed_us", "until_us")),
+        Ask({"endpoint": "tiny", "episode": "nothing", "reason": "x"}),
+    ),
     "releases.check": (Ask({"ref": "tiny@2"}, passing=("permit", "at_us", "id")), Ask({"ref": "nothing"})),
     "releases.deploy": (Ask({"ref": "tiny@2", "shadow": True}, passing=("generation",)), Ask({"ref": "nothing"})),
     "releases.rollback": (Ask({"endpoint": "tiny"}, promoted, ("generation",)), NOTHING),

@@ -44,7 +44,7 @@ ALIASES = {"repro": "run", "apply": "deploy", "describe": "show", "ui": "up"}
 ORDER = [
     *("init", "demo", "up", "down", "restart", "status"),
     *("add", "features", "run", "check", "deploy", "rollback", "approve", "approvals", "pause", "resume"),
-    *("replay", "watch", "predictions", "show", "log", "events", "trace", "alarms", "drift"),
+    *("replay", "watch", "predictions", "show", "log", "events", "trace", "alarms", "feeds", "drift"),
     *("users", "tokens", "audit", "fsck", "gc", "backup", "restore", "config", "api"),
 ]
 

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "erase": ("audit", "Erase a subject everywhere."),
     "events": ("lineage", "List events after a sequence number, oldest first."),
     "features": ("data serving", "Rows, check features."),
+    "feeds": ("monitors", "List the faults of an endpoint's feeds."),
     "fsck": ("artifacts", "Read every stored byte again and follow every reference."),
     "gc": (
         "artifacts",

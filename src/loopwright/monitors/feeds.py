@@ -14,12 +14,14 @@ from loopwright.data import facts
 from loopwright.data import queries as data
 from loopwright.data.model import DataSpec, FeaturesSpec, Window
 from loopwright.kernel import canonical
+from loopwright.kernel.errors import Conflict, NotFound
 from loopwright.kernel.op import Progress
 from loopwright.kernel.times import DAY, HOUR, format_time
 from loopwright.monitors import feed_queries as queries
 from loopwright.monitors import feed_rules as rules
 from loopwright.monitors.feed_model import FEED_BROKE, FEED_LOST, FEED_MENDED, LABELS, REQUESTS, Episode
 from loopwright.monitors.feed_rules import Fault, Pass, Row, State
+from loopwright.notes import service as notes
 from loopwright.serving import labels, routes
 from loopwright.serving.columns import quoted
 from loopwright.serving.model import EndpointSpec
@@ -325,6 +327,41 @@ def close(tx: Tx, episode: Episode, actor: str, at_us: int, note: str = "") -> E
     }
     ledger.append(tx, actor, FEED_MENDED, subject_of(episode.endpoint), data, cause=episode.seq, at_us=at_us)
     return ended
+
+
+def episodes(space: Space, endpoint: str) -> list[Episode]:
+    """The episodes of an endpoint's feeds, oldest first.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    routes.endpoint(space, endpoint)
+    with space.read() as tx:
+        return queries.episodes(tx, endpoint)
+
+
+def accept(space: Space, actor: str, endpoint: str, episode: str, reason: str) -> Episode:
+    """Take what a feed does now as sound: end an episode and its hold by hand; what it spoilt stays left out.
+
+    Raises:
+        NotFound: no such endpoint or episode.
+        Conflict: it has ended.
+    """
+
+    def act(tx: Tx) -> Episode:
+        routes.find(tx, endpoint)
+        found = next((e for e in queries.episodes(tx, endpoint) if e.id == episode), None)
+        if found is None:
+            hint = f"lw feeds {endpoint}"
+            raise NotFound(f"{endpoint} has no episode {episode!r}", code="feed.missing", field="episode", hint=hint)
+        if found.closed_us is not None:
+            raise Conflict(f"{episode} has ended", code="feed.ended", field="episode")
+        state = queries.states(tx, endpoint).get(found.source)
+        if state is not None and state.open.pop(f"{found.column}:{found.what}", None) is not None:
+            queries.put_state(tx, endpoint, found.source, state)
+        return close(tx, found, actor, tx.now_us(), notes.put(tx, actor, reason))
+
+    return space.write(act)
 
 
 def give_up(tx: Tx, endpoint: str, at_us: int, reason: str) -> None:

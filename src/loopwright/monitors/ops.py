@@ -4,7 +4,8 @@ from loopwright.kernel.errors import Invalid
 from loopwright.kernel.ids import valid_name
 from loopwright.kernel.op import Op
 from loopwright.kernel.pages import MOST, Page, page
-from loopwright.monitors import service
+from loopwright.monitors import feeds, service
+from loopwright.monitors.feed_model import Episode
 from loopwright.monitors.model import Alarm, DriftReport, Flag
 from loopwright.store.space import Space
 
@@ -50,6 +51,21 @@ def list_flags(
     return page(found, after=after, limit=limit, key=lambda flag: f"{flag.day}/{flag.column}/{flag.what}")
 
 
+def list_feeds(
+    space: Space, actor: str, *, endpoint: str, after: str | None = None, limit: int = MOST
+) -> Page[Episode]:
+    """List the faults of an endpoint's feeds: what broke, since when, what it holds; exit code 4 while one goes on."""
+    found = feeds.episodes(space, valid_name(endpoint, "endpoint"))
+    return page(found, after=after, limit=limit, key=lambda episode: episode.id)
+
+
+def accept_feed(space: Space, actor: str, *, endpoint: str, episode: str, reason: str) -> Episode:
+    """Take what a feed does now as sound, which ends its fault and the hold; the reason goes to the notes."""
+    if not reason.strip():
+        raise Invalid("taking a feed as sound needs a reason", code="feed.reason", field="reason")
+    return feeds.accept(space, actor, valid_name(endpoint, "endpoint"), episode, reason)
+
+
 OPS = [
     Op(
         fn=quality,
@@ -73,6 +89,21 @@ OPS = [
         cli="alarms",
         positional=("endpoint",),
         exit_code=lambda found: ALARM if any(alarm.closed_us is None for alarm in found.items) else 0,
+    ),
+    Op(
+        fn=list_feeds,
+        http="GET /api/v1/endpoints/{endpoint}/feeds",
+        action="endpoints.read",
+        subject="endpoint:{endpoint}",
+        cli="feeds",
+        positional=("endpoint",),
+        exit_code=lambda found: ALARM if any(episode.closed_us is None for episode in found.items) else 0,
+    ),
+    Op(
+        fn=accept_feed,
+        http="POST /api/v1/endpoints/{endpoint}/feeds/{episode}",
+        action="endpoints.pause",
+        subject="endpoint:{endpoint}",
     ),
     Op(
         fn=list_flags,
