@@ -22,11 +22,14 @@ from loopwright.audit import service as audit
 from loopwright.audit.erase import Receipt, erase, quoting, receipts, text
 from loopwright.data import service as data
 from loopwright.kernel.errors import Erased, Forbidden, Invalid
+from loopwright.lineage.show import show
 from loopwright.lineage.trace import trace
 from loopwright.models import service as models
 from loopwright.notes import service as notes
 from loopwright.pipelines.service import run_step
 from loopwright.project.backup import backup
+from loopwright.project.status import status
+from loopwright.project.status import text as status_text
 from loopwright.serving import labels, predictions
 from loopwright.store import erasure, ledger
 from loopwright.store.space import Space
@@ -220,3 +223,13 @@ def test_a_backup_made_afterwards_holds_nothing_of_it_and_misses_nothing(held: S
     erase(held, ME, subject=SUBJECT)
     made = backup(held, ME, folder=tmp_path / "kept")
     assert made.ok and list(quoting(tmp_path / "kept", NAME)) == []
+
+
+def test_a_marked_model_is_told_by_status_and_show(held: Space) -> None:
+    before = status(held, ME)
+    assert [one.tainted for one in before.endpoints] == [[]] and "TAINTED" not in status_text(before)
+    erase(held, ME, subject=SUBJECT)
+    after = status(held, ME)
+    assert [one.tainted for one in after.endpoints] == [[1]] and "TAINTED v1" in status_text(after)
+    (shown,) = [one for one in show(held, ME, ref="mood@1") if one.kind == "model"]
+    assert shown.facts["tainted"][0]["rows"] == 6

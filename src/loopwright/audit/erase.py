@@ -34,6 +34,7 @@ from loopwright.store.roots import all_roots, digests_in
 from loopwright.store.space import Space
 
 PASSES = 3
+_FEW = 6  # places of one kind that are listed one by one
 _BACKUPS = "backups"
 _NOT_OURS = ("backups made before (lw backup), and copies of this folder, still hold them",)
 
@@ -270,8 +271,15 @@ def text(receipt: Receipt) -> str:
         lines = ["nothing of it is here"]
     else:
         lines = [f"subject {receipt.subject}: {receipt.rows} rows and texts {verb}"]
-    lines += [f"  {one.rows:>7}  {one.place} {one.name}" for one in receipt.places]
-    marked = "" if receipt.dry_run else " and is marked; it goes on serving"
-    lines += [f"  {ref} was trained on its rows{marked}" for ref in receipt.tainted]
+    for place in dict.fromkeys(one.place for one in receipt.places):
+        held = [one for one in receipt.places if one.place == place]
+        if len(held) > _FEW:
+            lines.append(f"  {sum(one.rows for one in held):>7}  in {len(held)} places of kind {place}")
+        else:
+            lines += [f"  {one.rows:>7}  {one.place} {one.name}" for one in held]
+    if receipt.tainted:
+        marked = "would be marked" if receipt.dry_run else "marked; they go on serving"
+        few = [*receipt.tainted[:_FEW], *(["..."] if len(receipt.tainted) > _FEW else [])]
+        lines.append(f"  {len(receipt.tainted)} models were trained on its rows, {marked}: {', '.join(few)}")
     lines += [f"  STILL QUOTED in {place}" for place in receipt.left]
     return "\n".join([*lines, *(f"  not reached: {place}" for place in receipt.elsewhere)])

@@ -29,6 +29,7 @@ from loopwright.pipelines import queue as jobs
 from loopwright.project import health
 from loopwright.serving import pager, publish, routes, seal
 from loopwright.store import clock as clocks
+from loopwright.store import erasure
 from loopwright.store.space import Space
 
 ACTOR = "loop"
@@ -63,6 +64,7 @@ class Scheduler:
         self._stopping = threading.Event()
         self._published = (-1, -1)
         self._stirred: tuple[int, ...] = ()
+        self._erased = 0
         self._sealed_s = monotonic_s()
         self._told_s = 0.0
         self._mended_s = monotonic_s()
@@ -281,8 +283,11 @@ class Scheduler:
         """Another connection has committed: tell who waits, and give the workers new routes."""
         self._changed()
         with self.space.read() as tx:
-            generation, stirred = routes.generation(tx), facts.stirred(tx)
-        if generation != self._published[0]:
+            generation, stirred, erased = routes.generation(tx), facts.stirred(tx), erasure.erasures(tx)
+        if generation != self._published[0] or erased != self._erased:
+            if erased and self.space.blobs.remote:
+                erasure.sweep(self.space)  # this host's copies of what another host has erased
+            self._erased = erased
             self._publish(wait=False)
         elif stirred != self._stirred:
             publish.show(self.space)

@@ -20,6 +20,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         waits: the approval requests that nobody has answered.
+        tainted: versions in the routes that were trained on rows which were erased since.
     """
 
     name: str
@@ -28,6 +29,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     alarms: list[str]
     waits: list[str] = []
+    tainted: list[int] = []
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,8 @@ def _endpoint(space: Space, name: str) -> EndpointStatus:
         held = bool(releases.holds(tx, name))
         alarms = [alarm.reason for alarm in monitors.alarms(tx, name, still_open=True)]
         waits = [found.id for found in approvals.waiting(tx, name)]
+        spec, served = routes.find(tx, name), {route.version for route in current}
+        tainted = sorted({mark.number for mark in names.taints(tx, spec.model)} & served)
     return EndpointStatus(
         name=name,
         routes=routes.state_of(current) or "nothing is deployed",
@@ -83,6 +87,7 @@ def _endpoint(space: Space, name: str) -> EndpointStatus:
         held=held,
         alarms=alarms,
         waits=waits,
+        tainted=tainted,
     )
 
 
@@ -100,6 +105,9 @@ def text(found: Status) -> str:
         held = ", HELD" if endpoint.held else ""
         lines.append(f"endpoint  {endpoint.name}: {endpoint.routes}{shadows}{held}")
         lines += [f"  ALARM   {reason}" for reason in endpoint.alarms]
+        if endpoint.tainted:
+            served = ", ".join(f"v{number}" for number in endpoint.tainted)
+            lines.append(f"  TAINTED {served}: trained on rows that were erased since (lw audit erasures)")
         lines += [f"  WAITS   for a person: lw approve {request}" for request in endpoint.waits]
     lines.append("parts     " + ", ".join(part.name for part in found.parts if part.state == "ok") + ": ok")
     for part in found.parts:

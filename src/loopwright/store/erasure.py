@@ -250,8 +250,8 @@ def is_erased_ref(tx: Tx, hashed: str) -> bool:
 
 
 def erasures(tx: Tx) -> int:
-    """How many erasures have begun: what remembers rows elsewhere forgets when this grows."""
-    return int(tx.value("SELECT COUNT(*) FROM erasures") or 0)
+    """How often an erasure has begun or ended: what remembers rows elsewhere forgets when this grows."""
+    return int(tx.value("SELECT COUNT(*) + COUNT(ended_us) FROM erasures") or 0)
 
 
 def begun(tx: Tx, subject: str) -> str | None:
