@@ -137,9 +137,10 @@ class Demo:
                 hint=f"lw demo {self.source.name} OTHER-FOLDER",
             )  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
+        ours = {SHEET, *(scenario.acts for scenario in self.sheet.scenarios.values())}
         for path in sorted(self.source.rglob("*")):
             target = self.folder / path.relative_to(self.source)
-            if path.is_file() and path.name != SHEET and path.suffix != ".pyc" and not target.exists():
+            if path.is_file() and path.name not in ours and path.suffix != ".pyc" and not target.exists():
                 target.parent.mkdir(exist_ok=True)
                 fresh = target.with_name(f"{path.name}.new")
                 shutil.copyfile(path, fresh)
