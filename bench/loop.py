@@ -81,6 +81,7 @@ ROWS = (
     _at_least("policy.gap_lowest", "lowest share won back of four weekly phases", 0.70),
     _at_most("elec2.gap", "largest shortfall of accuracy against the frozen model on elec2", 0.01),
     _at_most("feeds.false_episodes", "episodes on the clean feeds of a year that no incident bears out", 2),
+    _at_least("drift.quiet", "share of windows without a report on days shuffled within the weekday", 0.95),
     Row("rollback.s", "`lw rollback` while 64 connections send", "s", "lower", (Bar("<=", 1),)),
     _at_most("rollback.failed", "requests that failed around a rollback", 0),
     _at_most("rollback.stale_answers", "answers of the old version after the rollback", 0),
@@ -91,6 +92,7 @@ ROWS = (
 PARTS = {
     "policy": ("policy.", "elec2."),
     "feeds": ("feeds.",),
+    "drift": ("drift.",),
     "rollback": ("rollback.",),
     "erase": ("erase.",),
     "reproduce": ("reproduce.",),
