@@ -15,7 +15,7 @@ from loopwright.kernel.times import DAY, HOUR, format_duration, format_time
 SLOT_US = 4 * HOUR
 CLEAN_US = 12 * HOUR
 WARM_US = 14 * DAY  # before that much was seen, a feed is learnt and nothing is said
-RATE = 1.5
+MOST, LEAST = 1.5, 2.0  # times the greatest rate of labels, and a share of the least
 CONTRARY_ROWS = 100
 SIDE = 3  # buckets on each side of a jump
 _DAY, _WEEK, _WEEKS = DAY // SLOT_US, 7 * DAY // SLOT_US, 4
@@ -426,14 +426,14 @@ class Pass:
             return
         rate = math.fsum(slot.total for slot in week) / n
         most, least = self.state.most.get("rate", rate), -self.state.most.get("least", -rate)
-        if self._warm and (rate > RATE * most or rate < least / RATE):
+        if self._warm and (rate > MOST * most or rate < least / LEAST):
             reason = f"the labels of 7 days are {rate:.4g} on average; while they were sound {least:.4g} to {most:.4g}"
             past = (most + least) / 2
             days = [week[first : first + _DAY] for first in range(0, _WEEK, _DAY)]
             far = [d[0].at for d in days if (m := sum(s.n for s in d)) and
                    abs(math.fsum(s.total for s in d) / m - past) > abs(rate - past)]  # fmt: skip
             since_us = min(far, default=week[-_DAY].at) * SLOT_US
-            figures = {"rate": round(rate, 6), "most": round(RATE * most, 6), "least": round(least / RATE, 6)}
+            figures = {"rate": round(rate, 6), "most": round(MOST * most, 6), "least": round(least / LEAST, 6)}
             self.bad(Fault(column=self.state.target, what="rate", since_us=since_us, reason=reason, figures=figures))
         elif f"{self.state.target}:rate" in self.state.open:
             self.good(self.state.target, "rate", at * SLOT_US)
