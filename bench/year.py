@@ -168,7 +168,7 @@ class Year:
         found: dict[str, Callable[[], str]] = {
             "wind of 1048 mph": lambda: self._within(pages, WIND, 24, "wind_speed"),
             "Celsius": lambda: self._within(pages, CELSIUS, 24, "temp"),
-            "labels flipped": lambda: self._within(pages, FLIPPED, 24 * 6, "label"),
+            "labels flipped": lambda: self._within(pages, FLIPPED, 24, "label"),
             "silent feed": lambda: self._within(pages, SILENT, 24, "weather"),
             "2 % of requests fail": self._aborted,
             "a worse model forced in": self._rolled_back,
