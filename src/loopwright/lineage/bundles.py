@@ -90,11 +90,18 @@ class Transferred(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AsWas(LogReader):
-    """Reads the log as a training could: what was known to be broken then is left out, and nothing else."""
+    """Reads the log as a training could: labels that had arrived, without what was known to be broken then."""
 
     def __init__(self, state: Any) -> None:
         known = state if isinstance(state, list) else []
+        self._arrived: dict[str, int] = {row[0]: row[3] for row in known}
         self._spans: dict[str, held.Spans] = {row[0]: [(span[0], span[1]) for span in row[4:]] for row in known}
+
+    def _endpoints(self, space: Space, features: str) -> list[str]:
+        return list(self._arrived)
+
+    def _last_seq(self, endpoint: str) -> int | None:
+        return self._arrived.get(endpoint)
 
     def _held(self, space: Space, endpoint: str) -> held.Spans:
         return self._spans.get(endpoint, [])

@@ -16,6 +16,7 @@ from loopwright.store.space import Space
 
 MAX_ID_CHARACTERS = 300
 _CHUNK = 500
+_LAST = (1 << 63) - 1
 
 
 class LabelLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,21 +124,24 @@ def of(tx: Tx, endpoint: str, refs: list[str]) -> list[Label]:
     return sorted(out, key=lambda label: label.seq)
 
 
-def known(tx: Tx, endpoint: str, before_us: int, refs: list[str] | None = None) -> list[tuple[str, float, int, int]]:
+def known(
+    tx: Tx, endpoint: str, before_us: int, refs: list[str] | None = None, last_seq: int | None = None
+) -> list[tuple[str, float, int, int]]:
     """The label of each id as it stood at a moment: (id, value, known_at_us, seq), of those known before it.
 
-    `refs` asks for some ids only.
+    `refs` asks for some ids only, `last_seq` for the labels that had arrived when that one had.
     """
+    last = _LAST if last_seq is None else last_seq
     if refs is not None:
-        found = [row for row in of(tx, endpoint, refs) if row.known_at_us < before_us]
+        found = [row for row in of(tx, endpoint, refs) if row.known_at_us < before_us and row.seq <= last]
         newest: dict[str, Label] = {}
         for label in sorted(found, key=lambda label: (label.known_at_us, label.seq)):
             newest[label.ref] = label
         return [(label.ref, label.value, label.known_at_us, label.seq) for label in newest.values()]
     rows = tx.query(
-        "SELECT ref, value, known_at_us, seq FROM labels WHERE endpoint = ? AND known_at_us < ?"
+        "SELECT ref, value, known_at_us, seq FROM labels WHERE endpoint = ? AND known_at_us < ? AND seq <= ?"
         " ORDER BY known_at_us, seq",
-        (endpoint, before_us),
+        (endpoint, before_us, last),
     )
     latest = {row[0]: (row[0], row[1], row[2], row[3]) for row in rows}
     return list(latest.values())
@@ -153,10 +157,11 @@ def between(tx: Tx, endpoint: str, since_us: int, until_us: int) -> list[tuple[i
     return [(row[0], row[1]) for row in rows]
 
 
-def state(tx: Tx, endpoint: str, before_us: int) -> tuple[int, int]:
-    """How many labels were known before a moment, and the number of the last of them."""
+def state(tx: Tx, endpoint: str, before_us: int, last_seq: int | None = None) -> tuple[int, int]:
+    """How many labels were known before a moment, and the number of the last of them; `last_seq` as for `known`."""
     row = tx.one(
-        "SELECT COUNT(*) AS n, COALESCE(MAX(seq), 0) AS last FROM labels WHERE endpoint = ? AND known_at_us < ?",
-        (endpoint, before_us),
+        "SELECT COUNT(*) AS n, COALESCE(MAX(seq), 0) AS last FROM labels WHERE endpoint = ? AND known_at_us < ?"
+        " AND seq <= ?",
+        (endpoint, before_us, _LAST if last_seq is None else last_seq),
     )
     return (0, 0) if row is None else (row["n"], row["last"])

@@ -165,13 +165,15 @@ def _reaches(part: SealedLog, since_us: int | None, until_us: int | None) -> boo
     return (since_us is None or part.max_at_us >= since_us) and (until_us is None or part.min_at_us < until_us)
 
 
-def _note_labels(con: Any, space: Space, endpoint: str, known_before_us: int, refs: list[str] | None) -> None:
+def _note_labels(
+    con: Any, space: Space, endpoint: str, known_before_us: int, refs: list[str] | None, last_seq: int | None
+) -> None:
     """Make the table `loopwright_known` (ref, value, known_at_us, seq) of the labels as they stood at a moment.
 
     `ref` is a request's id or a prediction's; `refs` asks for some only.
     """
     with space.read() as tx:
-        known = labels.known(tx, endpoint, known_before_us, refs)
+        known = labels.known(tx, endpoint, known_before_us, refs, last_seq)
     columns = list(zip(*known, strict=True)) or [(), (), (), ()]
     con.execute(
         "CREATE OR REPLACE TEMP TABLE loopwright_known AS SELECT UNNEST(?::VARCHAR[]) AS ref,"
@@ -189,17 +191,19 @@ def joined(
     *,
     since_us: int | None = None,
     until_us: int | None = None,
+    last_seq: int | None = None,
 ) -> list[str]:
     """Make a temporary table `judged`: the columns of `view`, `label` and `label_known_us` (null without a label).
 
     A label that names the prediction's id, that of a repeat of it, or the request's are one line: the latest known_at
-    stands, and of equal ones the last to arrive. Returns the columns; the order is that of (at_us, request_id).
+    stands, and of equal ones the last to arrive; with `last_seq` none that arrived behind that one counts. Returns the
+    columns; the order is that of (at_us, request_id).
     """
     columns = view(con, space, endpoint, since_us=since_us, until_us=until_us, table="loopwright_asked")
     ids = con.execute("SELECT id, request_id FROM loopwright_asked").fetchall()
     repeats = con.execute("SELECT id, first FROM loopwright_again").fetchall()
     refs = None if len(ids) > _FEW_REFS else sorted({ref for pair in [*ids, *repeats] for ref in pair})
-    _note_labels(con, space, endpoint, known_before_us, refs)
+    _note_labels(con, space, endpoint, known_before_us, refs, last_seq)
     if repeats:
         con.execute(
             "CREATE OR REPLACE TEMP TABLE loopwright_known AS SELECT COALESCE(g.first, k.ref) AS ref, value,"
@@ -362,7 +366,8 @@ class LogReader:
         parts, firsts = [], []
         for number, endpoint in enumerate(self._endpoints(space, features)):
             since_us = routes.first_served_us(space, endpoint)
-            columns = joined(con, space, endpoint, until_us, since_us=since_us, until_us=until_us)
+            limits = {"since_us": since_us, "until_us": until_us, "last_seq": self._last_seq(endpoint)}
+            columns = joined(con, space, endpoint, until_us, **limits)
             first = con.execute("SELECT MIN(at_us) FROM judged").fetchone()[0]
             if first is None:
                 continue
@@ -385,9 +390,13 @@ class LogReader:
         for endpoint in self._endpoints(space, features):
             rows = count(space, endpoint, until_us)
             with space.read() as tx:
-                out.append([endpoint, rows, *labels.state(tx, endpoint, until_us)])
+                out.append([endpoint, rows, *labels.state(tx, endpoint, until_us, self._last_seq(endpoint))])
             out[-1] += self._held(space, endpoint)
         return out
+
+    def _last_seq(self, endpoint: str) -> int | None:
+        """The last label that counts as arrived; None = all that are here."""
+        return None
 
     def _held(self, space: Space, endpoint: str) -> held.Spans:
         with space.read() as tx:
