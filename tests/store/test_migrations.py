@@ -189,12 +189,12 @@ def test_an_older_store_on_either_ground_is_copied_and_brought_forward(tmp_path:
     space.write(lambda tx: tx.execute("INSERT INTO names(name, kind) VALUES ('flights', 'data')"))
     space.write(lambda tx: ledger.append(tx, "local:me", EventKind("thing.made@1", ""), "x", {"ü": 1.5}))
     with space.read() as tx:
-        assert not tx.has_table("condemned")
+        assert not tx.has_table("taints")
     space.close()
     again = house.open(tmp_path / "old")
     (copy,) = (again.home / "backups").iterdir()
     with again.read() as tx, backup.opened(copy) as kept:
-        assert tx.has_table("condemned") and not kept.has_table("condemned")
+        assert tx.has_table("taints") and not kept.has_table("taints")
         for table in ("names", "events", "clock"):
             assert [tuple(row) for row in kept.query(f"SELECT * FROM {table}")] == [
                 tuple(row) for row in tx.query(f"SELECT * FROM {table}")
