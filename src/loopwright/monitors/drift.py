@@ -75,7 +75,7 @@ def measure(con: Any, space: Space, ask: BlockAsk, columns: list[str]) -> Kept:
     if not days:
         return _unknown(kept, f"fewer than {test.MIN_REFERENCE} days to hold it against")
     state = "drift" if moved else "quiet"
-    told = "; ".join(f"{item.column}: {words(item)}" for item in moved) or "no column differs"
+    told = "; ".join(f"{item.column}: {words(item)}{_median(item)}" for item in moved) or "no column differs"
     report = DriftReport(
         day=ask.day, state=state, reason=told, first=days[0], last=days[-1], reference=len(days), moved=moved
     )
@@ -210,3 +210,9 @@ def write(tx: Tx, ask: BlockAsk, found: Kept, *, cause: int) -> None:
 def words(moved: Moved) -> str:
     """How a column moved, without its values: an event may say it."""
     return _WORDS[moved.what].format(effect=moved.effect, before=moved.before or 0, now=moved.now or 0)
+
+
+def _median(moved: Moved) -> str:
+    if moved.what not in ("level", "spread", "shape") or moved.before is None or moved.now is None:
+        return ""
+    return f" (median {moved.before:.4g} -> {moved.now:.4g})"
