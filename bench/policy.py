@@ -161,13 +161,33 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="a setting of lw.warm, NAME=JSON")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loopwright-policy")
     parser.add_argument("--decisions", type=Path, help="write the decisions of the last life here")
+    parser.add_argument("--against", type=Path, help="compare with `lw events --kind decision --json --stable`")
     args = parser.parse_args()
     policy = {name: json.loads(value) for name, _, value in (text.partition("=") for text in args.set)}
     for name in args.streams.split(","):
         for stream, since in streams.of(name, args.cache, args.phases.split(","), args.until, policy):
             found = live(stream, args.cache, since, args.decisions)
             print(json.dumps(asdict(found)), flush=True)
+    if args.against and args.decisions:
+        alike, unlike = compared(json.loads(args.decisions.read_text()), json.loads(args.against.read_text())["items"])
+        print(json.dumps({"decisions": alike + unlike, "differing": unlike}))
     return 0
+
+
+LEFT_OUT = ("feed.", "drift.", "contract.", "alarm.", "work.held")
+
+
+def compared(mine: list[dict[str, Any]], real: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many decisions of a real replay this bench made just so, and how many not, up to the replay's last."""
+
+    def flat(event: dict[str, Any]) -> str:
+        return json.dumps({**{k: v for k, v in event.items() if k != "data"}, **event.get("data", {})}, sort_keys=True)
+
+    last = max(event["at"] for event in real)
+    left = [flat(event) for event in mine if event["at"] <= last and not event["kind"].startswith(LEFT_OUT)]
+    right = [flat(event) for event in real if not event["kind"].startswith(LEFT_OUT)]
+    same = sum(a == b for a, b in zip(left, right, strict=False))
+    return same, max(len(left), len(right)) - same
 
 
 if __name__ == "__main__":
