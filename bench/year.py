@@ -163,7 +163,7 @@ class Year:
         self.bench.put("year.bad_promoted", Result(stat([len(wrong)], "count"), counts=counts, reason=why))
 
     def faults(self) -> None:
-        """Each fault and how it was met; three hours of data time are left for the look that follows the 24th."""
+        """Each fault and how it was met."""
         pages = self.story.kinds("alarm.opened@", "feed.broke@")
         found: dict[str, Callable[[], str]] = {
             "wind of 1048 mph": lambda: self._within(pages, WIND, 24, "wind_speed"),

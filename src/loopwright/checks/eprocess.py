@@ -19,13 +19,13 @@ _STARTS = 64  # later starts have no weight left
 class Counts(msgspec.Struct, frozen=True):
     """Failed ones among some calls; `first` marks the window with which a phase begins."""
 
-    failed: int
-    calls: int
+    failed: float
+    calls: float
     first: bool = False
 
 
 @lru_cache(maxsize=8192)
-def rate_evidence(failed: int, calls: int, most: float, prior: tuple[float, float]) -> float:
+def rate_evidence(failed: float, calls: float, most: float, prior: tuple[float, float]) -> float:
     """The logarithm of the evidence that more than the share `most` of all calls fails.
 
     Source: the mixture of likelihood ratios over a beta prior cut off at `most` (Robbins 1970, Annals of Mathematical
@@ -36,6 +36,8 @@ def rate_evidence(failed: int, calls: int, most: float, prior: tuple[float, floa
         prior: parameters of the beta distribution of faulty rates.
     """
     a, b = prior
+    if failed <= most * calls and incomplete_beta(b + calls - failed, a + failed, 1 - most) < _TINY:
+        return math.log(_TINY)  # no rate above `most` explains it as well as `most` does, by more than can be written
     after = _log_beta(a + failed, b + calls - failed) + _log_above(a + failed, b + calls - failed, most)
     before = _log_beta(a, b) + _log_above(a, b, most)
     return after - before - failed * math.log(most) - (calls - failed) * math.log1p(-most)
@@ -47,7 +49,7 @@ def evidence(windows: Sequence[Counts], most: float, prior: tuple[float, float] 
     A fault may begin at any window, so there is one bet for each, whose weights add up to at most 1 (Shin, Ramdas and
     Rinaldo 2024, e-detectors): a quarter for each of three phases that begin, the rest for the windows in between.
     """
-    failed = calls = 0
+    failed = calls = 0.0
     found = []
     for place, window in reversed(list(enumerate(windows))):
         failed, calls = failed + window.failed, calls + window.calls
