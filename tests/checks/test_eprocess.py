@@ -52,3 +52,10 @@ def test_two_per_cent_are_found_within_500_calls_also_when_they_begin_late() -> 
 
 def test_no_window_says_nothing() -> None:
     assert evidence([], 0.01) == 0.0
+
+
+def test_many_calls_that_keep_their_limit_are_no_evidence() -> None:
+    for calls in (1_000, 100_000, 10_000_000):
+        for rate in (0.0, 0.001, 0.03, 0.05):
+            assert rate_evidence(int(rate * calls), calls, 0.05, (1.0, 1.0)) < 0
+    assert rate_evidence(6_000, 100_000, 0.05, (1.0, 1.0)) > 30
