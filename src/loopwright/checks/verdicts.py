@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from loopwright.checks.gains import Gain
-from loopwright.checks.intervals import block_interval, wilson
+from loopwright.checks.intervals import block_interval
 from loopwright.checks.sequence import Interval
 from loopwright.kernel.verdict import Outcome, Verdict
 
@@ -125,30 +125,6 @@ def not_worse(interval: Interval | None, *, min_blocks: int, who: str) -> Verdic
         return Verdict(outcome="fail", check="not_worse", reason=reason, evidence=evidence)
     reason = f"not worse than {who} over {_days(n)}: gain {span}"
     return Verdict(outcome="pass", check="not_worse", reason=reason, evidence=evidence)
-
-
-def few_errors(errors: int, calls: int, champion: tuple[int, int], *, most: float) -> Verdict:
-    """Whether a model's error rate can be at most `most` above the champion's (95 % Wilson bound).
-
-    Args:
-        errors: calls of the candidate that failed.
-        calls: calls of the candidate.
-        champion: the champion's errors and calls.
-        most: the share of errors above the champion's that is tolerated.
-    """
-    low = wilson(errors, calls)[0] if calls else 0.0
-    base = champion[0] / champion[1] if champion[1] else 0.0
-    reason = f"{errors} of {calls} calls failed; the champion's: {champion[0]} of {champion[1]}"
-    outcome: Outcome = "fail" if low > base + most else "pass"
-    evidence = {"errors": errors, "calls": calls, "champion_errors": champion[0], "champion_calls": champion[1]}
-    return Verdict(outcome=outcome, check="few_errors", reason=reason, evidence=evidence)
-
-
-def in_range(strange: int, calls: int) -> Verdict:
-    """Whether every output was a finite number inside the range that the task allows."""
-    reason = f"{strange} of {calls} outputs were outside the range of the task"
-    outcome: Outcome = "fail" if strange else "pass"
-    return Verdict(outcome=outcome, check="in_range", reason=reason, evidence={"strange": strange, "calls": calls})
 
 
 def together(check: str, verdicts: Sequence[Verdict], *, ready: str) -> Verdict:

@@ -168,7 +168,10 @@ def _cycle(space: Space, desk: Desk, at_us: int, submit: Submit | None) -> None:
     if cycle.state == "gate" and cycle.version is not None:
         version = names.get(space, desk.spec.model, cycle.version)
         package = gates.package(space, version)
-        space.write(lambda tx: _gate(tx, desk, package, at_us))
+        with space.read() as tx:
+            before = releases.pool(tx, desk.name, desk.recipe.pool)
+        older = [gates.package(space, names.get(space, desk.spec.model, number)) for number in before]
+        space.write(lambda tx: _gate(tx, desk, [package, *older], at_us))
 
 
 def _begin(tx: Tx, desk: Desk, at_us: int) -> Cycle:
@@ -254,7 +257,9 @@ def _trained(tx: Tx, desk: Desk, cycle: Cycle, version: int) -> Cycle:
     return done
 
 
-def _gate(tx: Tx, desk: Desk, package: gates.Package, at_us: int) -> None:
+def _gate(tx: Tx, desk: Desk, packages: list[gates.Package], at_us: int) -> None:
+    """Hold the week's refit against the gate and, when it is refused, the champions of before that go along."""
+    package = packages[0]
     cycle = queries.at(tx, desk.name, at_us)
     if cycle is None or cycle.state != "gate":
         return
@@ -275,10 +280,12 @@ def _gate(tx: Tx, desk: Desk, package: gates.Package, at_us: int) -> None:
         data = {**_said(desk, at_us), "candidate": package.version, "busy": back.version, "reason": reason}
         ledger.append(tx, ACTOR, model.GATE_SKIPPED, desk.subject, data, cause=cycle.cause, at_us=at_us)
         return
-    result = gates.later(tx, desk, package)
-    kind = releases_model.GATE_PASSED if result.verdict.passed else releases_model.GATE_REFUSED
-    data = gates.event_data(desk, result)
-    seq = ledger.append(tx, ACTOR, kind, desk.subject, data, cause=cycle.cause, at_us=at_us)
-    if result.verdict.passed:
-        service.open_rollout(tx, desk, package.version, seq, at_us=at_us)
-        moves.reroute(tx, desk)
+    for candidate in packages:
+        result = gates.later(tx, desk, candidate)
+        kind = releases_model.GATE_PASSED if result.verdict.passed else releases_model.GATE_REFUSED
+        data = gates.event_data(desk, result)
+        seq = ledger.append(tx, ACTOR, kind, desk.subject, data, cause=cycle.cause, at_us=at_us)
+        if result.verdict.passed:
+            service.open_rollout(tx, desk, candidate.version, seq, at_us=at_us)
+            moves.reroute(tx, desk)
+            return

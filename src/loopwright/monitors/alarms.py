@@ -287,7 +287,7 @@ def open_episode(tx: Tx, endpoint: str, kind: str, told: Told, moment: Moment) -
     shown = {"days": list(told.days), "figures": dict(told.figures)}
     data = {"endpoint": endpoint, "alarm": kind, "reason": told.reason, **shown}
     seq = ledger.append(tx, ACTOR, ALARM_OPENED, subject_of(endpoint), data, cause=moment.cause, at_us=moment.at_us)
-    alarm = f"alarm_{canonical.digest([endpoint, kind, moment.at_us])[:26]}"
+    alarm = f"alarm_{canonical.digest([endpoint, kind, moment.at_us, seq])[:26]}"
     explanation = {**told.explanation, "days": list(told.days), **told.figures}
     tx.execute(
         "INSERT INTO alarms(id, endpoint, kind, opened_us, reason, explanation, clean, seq)"

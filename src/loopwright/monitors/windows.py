@@ -1,6 +1,5 @@
 """Guard windows: how a candidate and the champion ran over some hours, without asking for labels."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from loopwright.monitors.rows import Column, Rows
 
 WINDOW = "monitors.window"
+MIN_RANGE = 20  # answers of the champion that tell a range
 
 
 class WindowAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,26 +34,17 @@ class WindowAsk(msgspec.Struct, frozen=True, kw_only=True):
     times: int = 3
 
 
-class Operations(msgspec.Struct, frozen=True, kw_only=True):
-    """How one version ran: calls, failed calls, answers outside the task's range, 95th percentile of the model call."""
-
-    calls: int = 0
-    errors: int = 0
-    strange: int = 0
-    p95_us: int | None = None
-
-
 class GuardWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """How the two ran on the same requests.
+    """How a candidate ran beside the champion.
 
     Args:
-        alone: requests for which the candidate gave no usable answer and the champion did.
-        slow: of the `paired` ones that both were timed for, those that the candidate was slow with.
+        calls: requests that it was called for.
+        alone: those for which it gave no usable answer and the champion did.
+        slow: of the `paired` ones that both were timed for, those that it was slow with.
     """
 
     requests: int
-    champion: Operations
-    candidate: Operations
+    calls: int = 0
     alone: int = 0
     paired: int = 0
     slow: int = 0
@@ -84,59 +75,44 @@ def measure_window(space: Space, args: dict[str, Any], progress: Progress) -> di
 
 
 def compare(found: "Rows", ask: WindowAsk) -> GuardWindow:
-    """The operations of both versions, latencies on the requests that both were called for."""
+    """The candidate's calls beside the champion's for the same requests."""
     import numpy as np
 
-    both = np.ones(len(found), dtype=bool)
-    for version in (ask.champion, ask.candidate):
-        both &= np.isfinite(found.latency_us[version]) if version in found.latency_us else False
-    mine, theirs = (_unusable(found, version, ask.task) for version in (ask.candidate, ask.champion))
-    slow = both & False
-    if both.any():
+    if ask.candidate not in found.scores:
+        return GuardWindow(requests=len(found))
+    called = found.bad[ask.candidate] | ~np.isnan(found.scores[ask.candidate])
+    alone = called & ~_usable(found, ask.candidate, ask)
+    if ask.champion in found.scores:
+        alone &= _usable(found, ask.champion, ask)
         took, beside = found.latency_us[ask.candidate], found.latency_us[ask.champion]
+        both = np.isfinite(took) & np.isfinite(beside)
         slow = both & (took > ask.slow_us) & (took > ask.times * beside)
+    else:
+        both = slow = called & False
     return GuardWindow(
         requests=len(found),
-        champion=_operations(found, ask.champion, both, ask.task),
-        candidate=_operations(found, ask.candidate, both, ask.task),
-        alone=int((mine & ~theirs).sum()),
+        calls=int(called.sum()),
+        alone=int(alone.sum()),
         paired=int(both.sum()),
         slow=int(slow.sum()),
     )
 
 
-def _strange(found: "Rows", version: int, task: str) -> "Column":
-    """Answers that are no finite number, or outside the range of the task."""
+def _usable(found: "Rows", version: int, ask: WindowAsk) -> "Column":
+    """Requests for which a version gave a finite number within the range of the task.
+
+    The range of a regression is that of the champion's answers of the window, and as much again on either side.
+    """
     import numpy as np
 
     score = found.scores[version]
-    given = ~np.isnan(score) & ~found.bad[version]
-    return given & (~np.isfinite(score) | ((task == "binary") & ((score < 0) | (score > 1))))
-
-
-def _unusable(found: "Rows", version: int, task: str) -> "Column":
-    """Requests for which a version failed or gave a strange answer."""
-    import numpy as np
-
-    if version not in found.scores:
-        return np.zeros(len(found), dtype=bool)
-    return found.bad[version] | _strange(found, version, task)
-
-
-def _operations(found: "Rows", version: int, both: "Column", task: str) -> Operations:
-    import numpy as np
-
-    if version not in found.scores:
-        return Operations()
-    score, bad = found.scores[version], found.bad[version]
-    given, strange = ~np.isnan(score) & ~bad, _strange(found, version, task)
-    took = np.sort(found.latency_us[version][both])
-    return Operations(
-        calls=int((given | bad).sum()),
-        errors=int(bad.sum()),
-        strange=int(strange.sum()),
-        p95_us=int(took[math.ceil(0.95 * len(took)) - 1]) if len(took) else None,
-    )
+    low, high = (0.0, 1.0) if ask.task == "binary" else (-np.inf, np.inf)
+    theirs = found.scores.get(ask.champion, score)
+    given = theirs[np.isfinite(theirs)]
+    if ask.task != "binary" and version == ask.candidate and len(given) >= MIN_RANGE:
+        spread = float(given.max() - given.min())
+        low, high = float(given.min()) - spread, float(given.max()) + spread
+    return np.isfinite(score) & ~found.bad[version] & (score >= low) & (score <= high)
 
 
 JOBS = {WINDOW: measure_window}

@@ -159,9 +159,9 @@ def stand_ins(tx: Tx, desk: Desk, package: Package, champion: int) -> list[int]:
     """The versions that may stand for a candidate: refits of the recipe younger than the champion, or itself alone."""
     known = {training.version: training for training in queries.trainings(tx, desk.name)}
     own = known.get(package.version)
-    if own is None or not own.refit:
-        return [package.version]
     before = known[champion].trained_us if champion in known else 0
+    if own is None or not own.refit or own.trained_us <= before:
+        return [package.version]
     return [t.version for t in known.values() if t.refit and before < t.trained_us <= own.trained_us]
 
 

@@ -22,6 +22,7 @@ ALPHA = 0.01  # how often, at most, one guard may stop a candidate that keeps it
 TIMES = 3  # a call is slow above so many times what the champion needs
 FLOOR_US = 500  # and above this, which a busy machine alone does not reach in one call of many
 SLOW_SHARE = 0.05
+TOGETHER = 8  # rows that a worker scores in one call share its time: what holds one up holds up so many
 PAST_DAYS = 14  # of the champion's own calls
 CANARY_EVERY_US, WATCH_EVERY_US, WATCH_OFTEN_US = HOUR, 4 * HOUR, 2 * DAY
 _FLAT = (1.0, 1.0)
@@ -49,7 +50,7 @@ def counted(rollout: Rollout, window: GuardWindow, until_us: int) -> GuardLook:
         rollout=rollout.id,
         until_us=until_us,
         phase=rollout.phase,
-        calls=window.candidate.calls,
+        calls=window.calls,
         alone=window.alone,
         paired=window.paired,
         slow=window.slow,
@@ -78,7 +79,8 @@ def operations(recipe: WarmRecipe, looks: Sequence[GuardLook], past: Sequence[Bl
         reason = f"{where}; of the champion's {failed} of {before} failed before"
         return Verdict(outcome="fail", check="few_errors", reason=reason, evidence=figures)
     paired, slow = sum(look.paired for look in looks), sum(look.slow for look in looks)
-    if _proof([(look.slow, look.paired, look.phase) for look in looks], SLOW_SHARE, _FLAT) >= -math.log(ALPHA):
+    timed = [(look.slow / TOGETHER, look.paired / TOGETHER, look.phase) for look in looks]
+    if _proof(timed, SLOW_SHARE, _FLAT) >= -math.log(ALPHA):
         share = percent(slow / paired)
         reason = f"{share} of {paired} calls took more than {TIMES} times as long as the champion's"
         return Verdict(outcome="fail", check="fast", reason=reason, evidence=figures)
@@ -88,7 +90,7 @@ def operations(recipe: WarmRecipe, looks: Sequence[GuardLook], past: Sequence[Bl
     return Verdict(outcome="pass", check="canary", reason=reason, evidence=figures)
 
 
-def _proof(found: Sequence[tuple[int, int, Phase]], most: float, prior: tuple[float, float] = (1.0, 30.0)) -> float:
+def _proof(found: Sequence[tuple[float, float, Phase]], most: float, prior: tuple[float, float] = (1.0, 30.0)) -> float:
     windows, phase = [], ""
     for count, calls, named in found:
         windows.append(Counts(count, calls, named != phase))

@@ -176,6 +176,7 @@ def wanted(tx: Tx, desk: Desk, *, moved: bool = False) -> list[Route]:
         return []
     live = {champion: 1.0}
     shadows = {*desk.spec.keep, *queries.shadows(tx, desk.name), *_refits(tx, desk)}
+    shadows |= set(queries.pool(tx, desk.name, desk.recipe.pool))
     for rollout in queries.open_rollouts(tx, desk.name):
         shadows |= {rollout.champion, rollout.candidate}
         share = machine.share(rollout, desk.recipe)

@@ -28,6 +28,7 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
         canary: shares of the traffic, step by step; `canary_step_us` is the length of a step.
         max_errors: share of failed calls above the champion's that is tolerated.
         watch_blocks: days for which the old champion goes on in shadow.
+        pool: former champions that go along in shadow for good, and may win the place again by the same gate.
         rollback_min_blocks: no rollback by itself on fewer blocks.
         alpha, past_sd: of the confidence sequence of the watch; `past_sd` is the spread of paired day blocks a row.
         cooldown_us: least time from one training to the next that a trigger starts.
@@ -49,6 +50,7 @@ class WarmRecipe(msgspec.Struct, frozen=True, kw_only=True):
     canary_step_us: int = 8 * HOUR
     max_errors: float = 0.001
     watch_blocks: int = 7
+    pool: int = 0
     rollback_min_blocks: int = 5
     alpha: float = 0.05
     past_sd: float = 0.03
@@ -105,7 +107,7 @@ def _refuse(field: str, what: str) -> Invalid:
 
 def _counts(recipe: WarmRecipe) -> None:
     least = {"window_blocks": 1, "min_blocks": 1, "min_labels": 1, "own_blocks": 1, "own_more": 0, "watch_blocks": 0}
-    for field, low in {**least, "rollback_min_blocks": 2, "cap": 1}.items():
+    for field, low in {**least, "pool": 0, "rollback_min_blocks": 2, "cap": 1}.items():
         value = getattr(recipe, field)
         if not isinstance(value, int) or not low <= value <= 10_000:
             raise _refuse(field, f"must be a whole number from {low}, not {value!r}")

@@ -119,6 +119,13 @@ def champion(tx: Tx, endpoint: str) -> int | None:
     return None if row is None else int(row["version"])
 
 
+def pool(tx: Tx, endpoint: str, size: int) -> list[int]:
+    """The versions that held the place last before the champion, the latest first; none that was rolled back."""
+    back = {found.version for found in quarantine(tx, endpoint)} if size else set()
+    held = [reign.version for reign in reversed(reigns(tx, endpoint))] if size else []
+    return [version for version in dict.fromkeys(held) if version != held[0] and version not in back][:size]
+
+
 def first_reign(tx: Tx, endpoint: str) -> Reign | None:
     """The first deploy of an endpoint; its rhythm is counted from there."""
     found = reigns(tx, endpoint)

@@ -13,7 +13,6 @@ from loopwright.checks.sequence import confidence_sequence
 from loopwright.checks.verdicts import RISING
 from loopwright.kernel.verdict import Verdict
 from loopwright.monitors.model import SERVED, Block, BlockPair
-from loopwright.monitors.windows import GuardWindow
 from loopwright.releases.model import Better, Fast, Floor, GateSpec
 from loopwright.releases.policy import WarmRecipe
 
@@ -189,22 +188,6 @@ def watch(recipe: WarmRecipe, pairs: Sequence[Pair], old: str) -> Verdict:
             found.blocks, alpha=recipe.alpha, past_sd=recipe.past_sd, best_at=max(recipe.watch_blocks, 1)
         )
     return verdicts.not_worse(interval, min_blocks=recipe.rollback_min_blocks, who=old)
-
-
-def guards(recipe: WarmRecipe, check: Fast, window: GuardWindow) -> Verdict:
-    """Point 6: errors, latency and output range of a canary step; unknown when it was never called."""
-    mine, theirs = window.candidate, window.champion
-    if mine.calls == 0:
-        return Verdict(outcome="unknown", check="canary", reason="it was not called once", evidence={"calls": 0})
-    found = [
-        verdicts.few_errors(mine.errors, mine.calls, (theirs.errors, theirs.calls), most=recipe.max_errors),
-        fast(check, mine.calls, mine.p95_us, theirs.p95_us),
-        verdicts.in_range(mine.strange, mine.calls),
-    ]
-    ready = f"{mine.calls} calls, {mine.errors} failed, none too slow, none out of range"
-    whole = verdicts.together("canary", found, ready=ready)
-    evidence = {**whole.evidence, "window": msgspec.to_builtins(window)}
-    return msgspec.structs.replace(whole, evidence=evidence)
 
 
 def fast_check(gate: GateSpec) -> Fast:
