@@ -87,8 +87,8 @@ ROOTS_IN = (
 )
 # in the order in which they forget: copies before what they were made from, and last what says whose the rows are
 HOLDINGS_IN = (
-    *("faces", "project", "loop", "audit", "releases", "monitors", "models", "pipelines", "runs", "notes", "access"),
-    *("artifacts", "serving", "data"),
+    *("faces", "project", "loop", "audit", "lineage", "releases", "monitors", "models", "pipelines", "runs", "notes"),
+    *("access", "artifacts", "serving", "data"),
 )
 CHECKS_IN = ("runs.current", "serving.seal", "audit.service")
 LEFTOVERS_IN = ("runs.service", "pipelines.queue", "serving.seal", "project.service")

@@ -12,6 +12,7 @@ from loopwright.artifacts import names
 from loopwright.artifacts import service as artifacts
 from loopwright.artifacts.fsck import fsck
 from loopwright.artifacts.gc import gc
+from loopwright.audit import erase
 from loopwright.kernel.errors import Conflict, Corrupt, Erased, Invalid, NotFound, Unsupported
 from loopwright.kernel.settings import Settings
 from loopwright.lineage.bundles import Bundle, bundled, pull, push
@@ -173,3 +174,21 @@ def test_what_is_no_remote_is_told(one: Space, remote: Path, tmp_path: Path) -> 
 def _at(space: Space, folder: Path | None) -> Space:
     space.settings = Settings(clock="replay", start=remade.START, remote=None if folder is None else str(folder))
     return space
+
+
+def test_a_bundle_that_quotes_a_person_goes_with_them(one: Space) -> None:
+    bind(one)
+    (one.root / "project.py").write_text(STEP.replace("scale: int = 2", 'scale: int = 2, note: str = ""'))
+    module = entry.load(one.root / "project.py")
+    outcome = run_step(one, ME, module.train, {"note": "asked for by Agnes Nutter"})
+    artifact = artifacts.get(one, outcome.value.digest)
+    version = one.write(lambda tx: names.register(tx, ME, "thing", artifact, run=outcome.run.id))
+    first = bundled(one, ME, version)[1].digest
+    erase.erase(one, ME, subject="who=Agnes Nutter")
+    bind(None)
+    with pytest.raises(Erased):
+        artifacts.get(one, first)
+    made, again = bundled(one, ME, version)
+    assert again.digest != first and made.run.params == {"scale": 2, "note": "asked for by [erased]"}
+    assert b"Agnes Nutter" not in b"".join(one.blobs.read(digest) for digest in one.blobs.all())
+    assert fsck(one, ME).ok

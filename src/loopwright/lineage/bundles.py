@@ -27,7 +27,7 @@ from loopwright.runs import service as runs
 from loopwright.runs.model import Run
 from loopwright.serving import held
 from loopwright.serving.predictions import LogReader
-from loopwright.store import ledger
+from loopwright.store import erasure, ledger
 from loopwright.store.database import Tx
 from loopwright.store.roots import Root
 from loopwright.store.space import Space
@@ -214,7 +214,9 @@ def bundled(space: Space, actor: str, version: Version) -> tuple[Bundle, Version
         NotFound: no run made it.
     """
     for held_version in names.versions(space, f"{version.name}.{KIND}"):
-        if artifacts.get(space, held_version.digest, KIND).meta.get("of") == version.ref:
+        with space.read() as tx:
+            gone = erasure.tombstone(tx, held_version.digest) is not None
+        if not gone and artifacts.get(space, held_version.digest, KIND).meta.get("of") == version.ref:
             return _read(space, held_version.digest), held_version
     bundle = make(space, version)
     parts = {str(number): digest for number, digest in enumerate(sorted(_refers(bundle)))}

@@ -88,7 +88,7 @@ def _made(space: Space, wanted: dict[str, str], series: str | None) -> Path:
     if ready.is_dir():
         return ready
     folder.parent.mkdir(exist_ok=True, mode=0o700)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    fresh = Path(tempfile.mkdtemp(dir=space.home / "tmp", prefix="env-"))
     try:
         _pip(fresh / "site-packages", wanted, series)
         if series is not None:
