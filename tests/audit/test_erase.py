@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,6 +21,7 @@ from loopwright.artifacts.fsck import fsck
 from loopwright.artifacts.gc import gc
 from loopwright.audit import service as audit
 from loopwright.audit.erase import Receipt, erase, quoting, receipts, text
+from loopwright.data import facts
 from loopwright.data import service as data
 from loopwright.kernel.errors import Erased, Forbidden, Invalid
 from loopwright.lineage.show import show
@@ -233,3 +235,19 @@ def test_a_marked_model_is_told_by_status_and_show(held: Space) -> None:
     assert [one.tainted for one in after.endpoints] == [[1]] and "TAINTED v1" in status_text(after)
     (shown,) = [one for one in show(held, ME, ref="mood@1") if one.kind == "model"]
     assert shown.facts["tainted"][0]["rows"] == 6
+
+
+def test_facts_are_erased_by_column_and_by_request(held: Space) -> None:
+    told = [{"id": f"told-{n}", "asked_at": "2013-04-01T06:00:00Z", "x": n, "shop": "north", "who": who}
+            for n, who in enumerate([NAME, "Other", NAME])]  # fmt: skip
+    left = [{"id": name, "left_at": "2013-04-01T06:00:00Z", "shop": "north", "stay": 3}
+            for name in ("told-0", "told-1", "ask-0", "ask-1")]  # fmt: skip
+    for source, rows in (("asks", told), ("visits", left)):
+        taken = facts.add(held, ME, source, b"\n".join(msgspec.json.encode(row) for row in rows))
+        assert taken.accepted == len(rows)
+    receipt = erase(held, ME, subject=SUBJECT)
+    assert {one.name: one.rows for one in receipt.places if one.place == "facts"} == {"asks": 2, "visits": 2}
+    with held.read() as tx:
+        kept = [row["body"] for row in tx.query("SELECT body FROM facts ORDER BY seq")]
+    assert len(kept) == 3 and not [body for body in kept if NAME in body or "ask-0" in body or "told-0" in body]
+    assert list(quoting(held.home, NAME)) == []

@@ -24,9 +24,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_a_fault_at_any_call_does_no_harm(lab: Lab, operation: Operation) -> None:
     trial = Trial(lab, operation)
     assert len(trial.calls) >= 15, "the calls of the operation were not seen"
-    tally = trial.run(POINTS)
+    points = POINTS // 3 if operation.takes_away else POINTS  # one that looks everywhere takes its time
+    tally = trial.run(points)
     assert tally.faults == []
-    assert tally.attempted == POINTS and tally.missed <= POINTS // 10
+    assert tally.attempted == points and tally.missed <= points // 10
 
 
 WRONG = {"lies": "false_success", "tears": "wrong_bytes", "litters": "leftover", "forgets": "lost"}
