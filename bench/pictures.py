@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 import contract
 
 ENDPOINT = "delay"
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 1080, 470, 60, 40, 150, 20
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 1080, 450, 84, 40, 130, 20
 WINDOW = 7
 DAY_US = 86_400_000_000
 INK, GREY, SERVED, FROZEN, PROMOTED, BACK, PAGE, HELD = (
@@ -116,7 +116,7 @@ def frame(made: Picture) -> None:
     """Months and values."""
     month = datetime.fromtimestamp(made.first * 86_400, UTC)
     while (start := month.timestamp() / 86_400) < made.last:
-        made.line(max(start, made.first), "#e4e7eb", TOP, HEIGHT - BOTTOM + 110)
+        made.line(max(start, made.first), "#e4e7eb", TOP, HEIGHT - BOTTOM + 100)
         following = (month.replace(day=1) + timedelta(days=32)).replace(day=1)
         made.text((made.x(max(start, made.first)) + made.x(min(following.timestamp() / 86_400, made.last))) / 2,
                   HEIGHT - BOTTOM + 18, month.strftime("%B"))  # fmt: skip
