@@ -84,7 +84,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 OPEN = ("close_minutes", "past_sd", "harm_limit", "min_labels")  # what follows the data where nobody names it
 LATEST_CLOSE = 60 * 24 * 60  # minutes: labels that take longer than two months are judged without
-# The day blocks of two refits of neighbouring weeks lie about this share of the loss apart (flights: 0.017 of 0.47). A
+# The day blocks of two refits of neighbouring weeks lie about this share of the loss apart. A
 # watch holds a version against one that is weeks older, whose days lie further apart; harm is more than three times it.
 SD_OF_LOSS, WATCH_SDS, HARM_SDS = 1 / 27, 5 / 3, 3.0
 
