@@ -37,7 +37,7 @@ WIND, CELSIUS, FLIPPED, SILENT = (
     "2013-08-20T14:00:00Z", "2013-09-01T00:00:00Z", "2013-11-12T00:00:00Z", "2013-12-30T18:00:00Z",
 )  # fmt: skip
 MENDED = {CELSIUS: "2013-09-08T00:00:00Z", FLIPPED: "2013-11-19T00:00:00Z"}
-FAULTY_WEEK, FORCED = "2013-07-22T04:00:00Z", "2013-10-17T12:00:00Z"
+FAULTY_WEEKS, FORCED = ("2013-07-22", "2013-07-29", "2013-08-05"), "2013-10-17T12:00:00Z"
 AT_MOST_REQUESTS, AT_MOST_DAYS = 500, 3
 LEVEL_SD = 1.645  # of the normal, for the statement of a page as the log shows it
 
@@ -151,7 +151,7 @@ class Year:
         for version, at in promoted.items():
             if version in forced or version not in trained:
                 wrong[version] = "not by the loop's own training"
-            elif version in refused or trained[version] == FAULTY_WEEK:
+            elif version in refused or trained[version][:10] in FAULTY_WEEKS:
                 wrong[version] = f"promoted {at} though it was refused or cannot answer"
             elif any(since < trained[version] < until for since, until in MENDED.items()):
                 wrong[version] = f"trained {trained[version]}, on held rows"
@@ -190,7 +190,8 @@ class Year:
         return "NOT reported"
 
     def _aborted(self) -> str:
-        trained = [e["data"]["version"] for e in self.story.kinds("challenger.trained@") if e["at"] == FAULTY_WEEK]
+        weeks = self.story.kinds("challenger.trained@")
+        trained = [e["data"]["version"] for e in weeks if e["at"][:10] in FAULTY_WEEKS]
         steps = [e for e in self.story.kinds("canary.stepped@") if e["data"]["candidate"] in trained]
         ends = self.story.kinds("rollout.aborted@", "version.rolled-back@")
         ended = [e for e in ends if {e["data"].get("candidate"), e["data"].get("version")} & set(trained)]
