@@ -52,7 +52,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         subject: the keyed hash of the subject.
-        tainted: the versions of models that were trained on the rows; they go on serving, and are marked.
+        tainted: the versions of models that were made from data with the rows; they go on serving, and are marked.
         left: files of the store that quote the value after it all, and what they are.
         elsewhere: copies that this command does not reach.
     """
@@ -145,7 +145,7 @@ def _found(space: Space, whose: Subject) -> list[Found]:
 
 
 def _seen(space: Space, whose: Subject, found: Sequence[Found]) -> dict[tuple[str, int], int]:
-    """The versions of models that were trained on rows of the subject, and on how many.
+    """The versions of models that were made from data with rows of the subject, and with how many at most.
 
     A run's inputs name the data and the tables that it read by digest, and say up to when it read the log.
     """
@@ -280,6 +280,6 @@ def text(receipt: Receipt) -> str:
     if receipt.tainted:
         marked = "would be marked" if receipt.dry_run else "marked; they go on serving"
         few = [*receipt.tainted[:_FEW], *(["..."] if len(receipt.tainted) > _FEW else [])]
-        lines.append(f"  {len(receipt.tainted)} models were trained on its rows, {marked}: {', '.join(few)}")
+        lines.append(f"  {len(receipt.tainted)} models were made from data with its rows, {marked}: {', '.join(few)}")
     lines += [f"  STILL QUOTED in {place}" for place in receipt.left]
     return "\n".join([*lines, *(f"  not reached: {place}" for place in receipt.elsewhere)])

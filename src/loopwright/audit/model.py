@@ -100,5 +100,5 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
 CHECKPOINT_SIGNED = EventKind("checkpoint.signed@1", "a checkpoint over {events} events was signed")
 SUBJECT_ERASED = EventKind("subject.erased@1", "{rows} rows of one subject were erased, {tainted} models are marked")
-MODEL_TAINTED = EventKind("model.tainted@1", "{subject} was trained on {rows} rows that were erased")
+MODEL_TAINTED = EventKind("model.tainted@1", "{subject} was made from data of which {rows} rows were erased")
 EVENTS = [CHECKPOINT_SIGNED, SUBJECT_ERASED, MODEL_TAINTED]

@@ -53,7 +53,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         picked: the version whose turn it was; `version` answered, another one when the picked one failed.
         data: the data versions that the model's run and the runs before it read.
         trained_on: the state of the prediction log and the moment up to which the run looked.
-        tainted: whether the model was trained on rows that were erased since.
+        tainted: whether the model was made from data of which rows were erased since.
     """
 
     id: str

@@ -6,6 +6,7 @@ from loopwright.lineage.model import Bytes, Line, Trace
 from loopwright.lineage.show import Shown
 
 LONG = 12
+_TAINTED = ", made from data of which rows were erased since"
 
 
 def of_trace(found: Trace) -> str:
@@ -19,7 +20,7 @@ def of_trace(found: Trace) -> str:
         f"  label     {label}",
         "  others    " + (", ".join(f"{v}: {s:.4f}" for v, s in sorted(found.scores.items())) or "none"),
         "  inputs    " + ", ".join(f"{name}={value}" for name, value in found.inputs.items()),
-        f"  model     {_bytes(found.model)}" + (", trained on rows that were erased since" if found.tainted else ""),
+        f"  model     {_bytes(found.model)}" + (_TAINTED if found.tainted else ""),
     ]
     if found.run is not None:
         code = found.run.commit[:12] if found.run.commit else "no commit"

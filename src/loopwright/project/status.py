@@ -20,7 +20,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         waits: the approval requests that nobody has answered.
-        tainted: versions in the routes that were trained on rows which were erased since.
+        tainted: versions in the routes that were made from data of which rows were erased since.
     """
 
     name: str
@@ -107,7 +107,7 @@ def text(found: Status) -> str:
         lines += [f"  ALARM   {reason}" for reason in endpoint.alarms]
         if endpoint.tainted:
             served = ", ".join(f"v{number}" for number in endpoint.tainted)
-            lines.append(f"  TAINTED {served}: trained on rows that were erased since (lw audit erasures)")
+            lines.append(f"  TAINTED {served}: made from data of which rows were erased since (lw audit erasures)")
         lines += [f"  WAITS   for a person: lw approve {request}" for request in endpoint.waits]
     lines.append("parts     " + ", ".join(part.name for part in found.parts if part.state == "ok") + ": ok")
     for part in found.parts:
