@@ -137,7 +137,7 @@ def verdict(blocks: list[Block], ground: Ground, limits: Limits) -> Verdict:
         reason = f"over {size} days to {found.days[-1]}: {_said(worst, found, ground)}"
         reason += f" ({worst.estimate:.3g}; at least {worst.bound:.3g} at {_percent(limits.level)}; {worst.limit:.3g}"
         return Verdict(outcome="fail", check="quality", reason=f"{reason} is allowed)", evidence=evidence)
-    near = any(claim.state != "pass" for claim in claims if claim.days <= max(WEEK, sizes[0]))
+    near = any(claim.state != "pass" for claim in claims if claim.days == size)
     reason = f"over {size} days to {found.days[-1]} predictions and labels "
     reason += "differ by no more than chance may do" if near else "agree"
     return Verdict(outcome="warn" if near else "pass", check="quality", reason=reason, evidence=evidence)
