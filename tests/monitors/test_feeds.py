@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from loopwright.access.service import local_actor
 from loopwright.data import facts, service
 from loopwright.kernel.times import DAY, HOUR, format_time, parse_time
 from loopwright.monitors import feed_queries, feeds
+from loopwright.monitors import feed_rules as rules
 from loopwright.monitors import queries as monitors
+from loopwright.monitors.feed_rules import Pass
 from loopwright.releases import queries as releases
 from loopwright.serving import held, labels, routes
 from loopwright.serving.model import EndpointSpec
@@ -185,3 +188,27 @@ def test_nothing_is_watched_without_features(space: Space) -> None:
     with space.read() as tx:
         assert feed_queries.states(tx, "plain") == {}
         assert feeds.held_spans(tx, "plain") == []
+
+
+def test_labels_turned_round_hold_until_they_are_right_again() -> None:
+    draw = random.Random(2)
+    state = rules.start({"y": (None, None)}, [], target="y", counted=False)
+
+    def look(at_us: int, turned: bool) -> list[rules.Fault]:
+        judged = []
+        for n in range(300):
+            score = draw.betavariate(2, 7)
+            came = draw.random() < score
+            judged.append((float(came != turned), score, at_us - n))
+        done = Pass("labels", state, live=True)
+        feeds._contrary(done, judged, at_us)
+        return done.go([], at_us)
+
+    assert look(DAY, turned=False) == []
+    (fault,) = look(2 * DAY, turned=True)
+    assert (fault.what, fault.holds, fault.since_us, fault.until_us) == ("contrary", True, 2 * DAY - 299, None)
+    assert "are turned round" in fault.reason
+    (fault,) = look(3 * DAY, turned=False)
+    assert (fault.until_us, list(state.open)) == (3 * DAY, [":contrary"])
+    look(3 * DAY + 12 * HOUR, turned=False)
+    assert state.open == {}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -176,9 +177,10 @@ class Pass:
         slot = state.slots[-1]
         slot.n += 1
         if row.key:
-            slot.twice += row.key in state.keys
+            key = f"{crc32(row.key.encode()):x}"  # whose rows they are is not kept
+            slot.twice += key in state.keys
             if len(state.keys) < _KEYS:
-                state.keys[row.key] = at
+                state.keys[key] = at
         for name, number in state.numbers.items():
             self._number(row, name, number, slot)
         for name, text in state.texts.items():

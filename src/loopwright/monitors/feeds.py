@@ -69,14 +69,17 @@ def look(space: Space, endpoint: str, at_us: int, *, log: bool = False) -> None:
     if not states and log:
         states = _history(space, spec, watched, at_us)
     found: dict[str, list[Fault]] = {}
+    judged: list[Any] = []
+    if log and REQUESTS in states:
+        found[REQUESTS], judged = _requests(space, endpoint, states[REQUESTS], at_us)
     with space.read() as tx:
         for feed in watched:
             if feed.name in states and feed.name != REQUESTS:
                 state = states[feed.name]
-                told = _told(tx, endpoint, feed, state.until_us, at_us)
-                found[feed.name] = Pass(feed.name, state, live=True).go(told, at_us)
-    if log and REQUESTS in states:
-        found[REQUESTS] = _requests(space, endpoint, states, at_us)
+                done = Pass(feed.name, state, live=True)
+                if feed.name == LABELS and judged and spec.task == "binary":
+                    _contrary(done, judged, at_us)
+                found[feed.name] = done.go(_told(tx, endpoint, feed, state.until_us, at_us), at_us)
     space.write(lambda tx: _write(tx, endpoint, at_us, found, states))
 
 
@@ -194,12 +197,11 @@ def _fetched(cursor: Any, feed: _Feed, needs: Sequence[str]) -> Iterable[Row]:
             yield _row(feed, known_us, dict(zip(needs, values, strict=True)))
 
 
-def _requests(space: Space, endpoint: str, states: dict[str, State], at_us: int) -> list[Fault]:
-    """Hold the requests since the last such look against what they were, and their labels against their scores."""
+def _requests(space: Space, endpoint: str, state: State, at_us: int) -> tuple[list[Fault], list[Any]]:
+    """Hold the requests since the last such look against what they were; also (label, score, at) of what came since."""
     from loopwright.monitors import rows
     from loopwright.serving import predictions
 
-    state = states[REQUESTS]
     since_us = state.until_us
     span = rows.Asked(endpoint=endpoint, since_us=since_us - DAY, until_us=at_us, known_before_us=at_us)
     with predictions.connect() as con:
@@ -219,21 +221,17 @@ def _requests(space: Space, endpoint: str, states: dict[str, State], at_us: int)
             f"SELECT label, score, at_us FROM {rows.TABLE} WHERE label_known_us >= {since_us} AND label IS NOT NULL"
             " AND isfinite(score) ORDER BY at_us, request_id, id"
         ).fetchall()
-    done = Pass(REQUESTS, state, live=True)
-    with space.read() as tx:
-        binary = routes.find(tx, endpoint).task == "binary"
-    if binary:
-        _contrary(done, judged, since_us)
-    return done.go(asked, at_us)
+    return Pass(REQUESTS, state, live=True).go(asked, at_us), judged
 
 
-def _contrary(done: Pass, judged: Sequence[tuple[float, float, int]], since_us: int) -> None:
+def _contrary(done: Pass, judged: Sequence[tuple[float, float, int]], at_us: int) -> None:
     import numpy as np
 
     from loopwright.checks.scores import auc
 
     label, score = np.array([row[0] for row in judged]), np.array([row[1] for row in judged])
-    found = rules.contrary(label.tolist(), float(score.mean()), auc(label, score)) if len(judged) else None
+    ranked = auc(label, score)
+    found = None if ranked is None else rules.contrary(label.tolist(), float(score.mean()), float(ranked))
     if found is not None:
         reason = (
             f"the labels of {len(judged)} requests are turned round: AUC {found.auc:.3f}, at most {found.high:.3f},"
@@ -243,7 +241,7 @@ def _contrary(done: Pass, judged: Sequence[tuple[float, float, int]], since_us: 
         first_us = min(row[2] for row in judged)
         done.bad(Fault(column="", what=CONTRARY, since_us=first_us, reason=reason, figures=figures))
     elif len(judged) >= rules.CONTRARY_ROWS:
-        done.good("", CONTRARY, since_us)
+        done.good("", CONTRARY, at_us)  # labels of before that may be mixed still
 
 
 def _write(tx: Tx, endpoint: str, at_us: int, found: Mapping[str, list[Fault]], states: Mapping[str, State]) -> None:
