@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import shutil
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -286,6 +287,7 @@ class Drive:
     def _joined(
         self, con: Any, space: Space, endpoint: str, known_before_us: int, *,
         since_us: int | None = None, until_us: int | None = None,
+        **further: Any,
     ) -> list[str]:  # fmt: skip
         now = space.clock.now_us()
         span = self.rows.between(since_us, now if until_us is None else min(until_us, now))
@@ -386,7 +388,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    names = ("loopwright.toml", _settings(folder).entry)
+    names = ("loopwright.toml", tomllib.loads((folder / "loopwright.toml").read_text())["entry"])
     return {name: (folder / name).read_text() for name in names}
 
 
