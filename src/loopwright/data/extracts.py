@@ -14,7 +14,7 @@ import msgspec
 
 from loopwright.artifacts import codecs
 from loopwright.artifacts import service as artifacts
-from loopwright.data import queries, sources, sql
+from loopwright.data import queries, sql
 from loopwright.data.logged import LogReader
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
@@ -41,7 +41,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_log(space: Space, reader: LogReader, part: Part) -> Part:
     """Extract the requests that a training could see, by the reader's own query."""
-    with contextlib.closing(sources.connect(space.home / "tmp")) as con, _scratch(space) as folder:
+    with _connected(space) as con, _scratch(space) as folder:
         first_us = reader(space, con, part.name, part.until_us)
         if first_us is None:
             return part
@@ -63,7 +63,7 @@ def of_facts(space: Space, part: Part) -> Part:
     for name in told:  # whose rows they are must be found in them
         items.append(f"UNNEST(?::VARCHAR[]) AS {sql.ident(name if name == 'id' else f'in_{name}')}")
         columns.append([None if each.get(name) is None else str(each[name]) for each in values])
-    with contextlib.closing(sources.connect(space.home / "tmp")) as con, _scratch(space) as folder:
+    with _connected(space) as con, _scratch(space) as folder:
         con.execute(f"CREATE TEMP TABLE told AS SELECT {', '.join(items)}", columns)
         digest = _kept(space, con, "SELECT * FROM told ORDER BY seq", folder / FACTS)
     return msgspec.structs.replace(part, digest=digest)
@@ -74,7 +74,7 @@ def put_back(space: Space, part: Part) -> None:
     if part.digest is None:
         return
     path = artifacts.local_path(space, part.digest, FACTS)
-    with contextlib.closing(sources.connect(space.home / "tmp")) as con:
+    with _connected(space) as con:
         rows = con.execute(
             f"SELECT {', '.join(_COLUMNS)} FROM read_parquet({sql.literal(str(path))}) ORDER BY seq"
         ).fetchall()
@@ -104,6 +104,12 @@ class Extracted:
         """The state that was recorded with the training."""
         part = self._parts.get(features)
         return [] if part is None else part.state
+
+
+def _connected(space: Space) -> Any:
+    from loopwright.data import sources  # which imports DuckDB
+
+    return contextlib.closing(sources.connect(space.home / "tmp"))
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def push(space: Space, actor: str, *, ref: str | None = None, progress: Progress
     """Copy versions and all that they were made from to the remote; without a version, all models that runs made.
 
     Args:
-        ref: such as `delay@2`, `delay@prod` or `flights`.
+        ref: such as `delay@2`, `delay@prod` or `orders`.
 
     Raises:
         NotFound: loopwright.toml names no remote, or there is no such version.
