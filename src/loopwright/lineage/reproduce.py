@@ -198,21 +198,24 @@ def _short(commit: str | None) -> str:
 
 
 def _compared(bundle: Bundle, made: Rebuilt, changed: list[Difference]) -> list[Difference]:
-    """What of code, environment, seeds and hardware is not as it was recorded, step by step."""
+    """What of code, environment, seeds and hardware is not as it was recorded, step by step.
+
+    Definitions are compared where files have changed: a name that stands for data changes with the data too.
+    """
     found: dict[tuple[str, str], Difference] = {}
     for run in bundle.runs:
-        for what, then, now in (
-            ("code", run.code.parts, made.parts.get(run.name, {})),
-            ("environment", run.environment, made.environment.get(run.name, {})),
-        ):
-            for name in sorted({*then, *now}):
-                if then.get(name) != now.get(name) and (what == "code" or now):
-                    kind = what if what == "code" else _kind(name)
-                    values = {"recorded": then.get(name, "none"), "here": now.get(name, "none")}
-                    short = {side: value[:12] if what == "code" else value for side, value in values.items()}
-                    found.setdefault((kind, name), Difference(what=kind, name=name, **short))  # type: ignore[arg-type]
-    listed = list(found.values())
-    return listed + (changed if any(item.what == "code" for item in listed) else [])
+        now = made.environment.get(run.name, {})
+        for name in sorted({*run.environment, *now} if now else ()):
+            values = run.environment.get(name, "none"), now.get(name, "none")
+            if values[0] != values[1]:
+                item = Difference(what=_kind(name), name=name, recorded=values[0], here=values[1])
+                found.setdefault((item.what, name), item)
+        parts = made.parts.get(run.name, {})
+        for name in sorted({*run.code.parts, *parts} if changed else ()):
+            values = run.code.parts.get(name, "none")[:12], parts.get(name, "none")[:12]
+            if values[0] != values[1]:
+                found.setdefault(("code", name), Difference(what="code", name=name, recorded=values[0], here=values[1]))
+    return [*found.values(), *(changed if any(what == "code" for what, _ in found) else [])]
 
 
 def _kind(name: str) -> What:
