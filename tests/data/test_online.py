@@ -102,7 +102,7 @@ def as_left(number: int, row: tuple[Any, ...]) -> dict[str, Any]:
     return {"n": number, "site": row[0], "gate": row[1], "told": format_time(row[2]), "late": row[3]}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     air=st.lists(air_rows, max_size=12),
     left=st.lists(left_rows, max_size=25),

@@ -4,6 +4,7 @@ The same bytes give the same table, to the last bit: one thread, every order tot
 two scaled 128-bit integers a value, so that no sum depends on the order of its terms or on its neighbours.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ from loopwright.data.model import (
     Window,
     join_outputs,
 )
-from loopwright.data.opened import FOREVER_US, TOLD, Asked, Opened
+from loopwright.data.opened import FOREVER_US as FOREVER_US
+from loopwright.data.opened import TOLD, Asked, Opened
 from loopwright.data.opened import Span as Span
 from loopwright.data.profile import require_columns
 from loopwright.kernel.errors import Invalid
@@ -34,6 +36,8 @@ from loopwright.store.space import Space
 LATE_SHARE = 0.01
 _BITS = 96  # of a scaled value's whole part, and as many of the rest; 2^31 of them still fit into 127
 _REST = 2.0**_BITS
+_SMALL = 2.0**31  # whole numbers below it are summed without any rounding
+_ROUNDED = "lw_rounded"
 _I, _ID, _AT, _KNOWN, _TIME, _ROW = ('"lw.i"', '"lw.id"', '"lw.at"', '"lw.known"', '"lw.time"', '"lw.row"')
 
 
@@ -357,6 +361,9 @@ class Executor:
     def _window(self, join: Window, source: Opened, span: Span) -> str:
         """Aggregates over (at - last, at] of knowledge time, by one ordered pass over requests and facts together."""
         scales = {name: self._scale(source, name) for name in {o.column for o in join.outputs if o.how != "count"}}
+        if any(scale != 1.0 for scale in scales.values()):
+            with contextlib.suppress(duckdb.NotSupportedError):  # the connection has it already
+                self.con.create_function(_ROUNDED, _rounded, ["HUGEINT", "HUGEINT"], "DOUBLE")
         columns = list(dict.fromkeys(output.column for output in join.outputs))
         facts_items, base_items, outs = [], [], []
         for place, name in enumerate(columns):
@@ -389,7 +396,7 @@ class Executor:
         )
 
     def _scale(self, source: Opened, name: str) -> float:
-        """The power of two that turns a column's values into integers of at most _BITS bits; 1 for integers."""
+        """The power of two that turns a column's values into integers of at most _BITS bits; 1 for whole numbers."""
         column = source.column(name)
         if column.kind not in ("number", "bool"):
             raise Invalid(
@@ -400,9 +407,13 @@ class Executor:
         if column.kind == "bool" or sql.is_whole(column.type):
             return 1.0
         value = sql.number(sql.ident(name), column.type)
-        row = self.con.execute(f"SELECT max(abs({value})) FROM {source.table}").fetchone()
-        largest = row[0] if row is not None and row[0] else 1.0
-        return 2.0 ** max(-900, min(900, _BITS - math.frexp(largest)[1]))
+        ((largest, whole),) = self.con.execute(
+            f"SELECT coalesce(max(abs({value})), 1.0), coalesce(bool_and({value} = trunc({value})), true)"
+            f" FROM {source.table}"
+        ).fetchall()
+        if whole and largest < _SMALL:
+            return 1.0
+        return float(2.0 ** max(-900, min(900, _BITS - math.frexp(largest)[1])))
 
     def _taken(self, columns: Pairs, source: Opened) -> str:
         return ", ".join(
@@ -416,10 +427,19 @@ def _aggregate(how: str, place: int, scale: float) -> str:
         return f"CAST({count} AS DOUBLE)"
     if how in ("min", "max"):
         return f"{how}(x{place}) OVER w"
-    total = f"CAST(sum(h{place}) OVER w AS DOUBLE)"
-    if scale != 1.0:
-        total = f"({total} + CAST(sum(r{place}) OVER w AS DOUBLE) / {_REST!r}) / {scale!r}"
+    if scale == 1.0:
+        total = f"CAST(sum(h{place}) OVER w AS DOUBLE)"
+        return total if how == "sum" else f"{total} / nullif({count}, 0)"
+    whole, rest = f"sum(h{place}) OVER w", f"sum(r{place}) OVER w"
+    exact = f"{rest} = 0 AND abs({whole}) < {1 << 53}"
+    made = f"CASE WHEN {exact} THEN CAST({whole} AS DOUBLE) ELSE {_ROUNDED}({whole}, {rest}) END / {scale!r}"
+    total = f"CASE WHEN isfinite({made}) THEN {made} END"
     return total if how == "sum" else f"{total} / nullif({count}, 0)"
+
+
+def _rounded(whole: int, rest: int) -> float:
+    """A sum in two parts, rounded once."""
+    return ((whole << _BITS) + rest) / (1 << _BITS)
 
 
 def _value(expression: str, kind: str, out: str) -> str:
