@@ -188,6 +188,69 @@ def test_one_url_answers_and_a_hold_and_a_rollback_are_obeyed(demo: Path, served
     assert lw(demo, "trace", "mine-2")["version"] == "delay@1"
 
 
+def test_a_caller_sends_what_it_knows_and_facts_arrive_over_http(demo: Path, served: str) -> None:
+    base, url = f"{served}/api/v1/data/weather/rows?wait=true", f"{served}/v2/models/delay"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        told = json.loads(answer.read())
+    asked = {item["name"]: item["datatype"] for item in told["parameters"]["lookup"]["inputs"]}
+    row = frame(demo).sort_values("at_us").iloc[-1]
+    known = {name: row[f"ask_{name}"] for name in asked}
+    known = {n: v.isoformat() + "Z" if hasattr(v, "isoformat") else v for n, v in known.items()}
+    inputs = [{"name": n, "shape": [1], "datatype": asked[n], "data": [v]} for n, v in known.items()]
+    body = {"id": "looked-1", "parameters": {"time": "2013-04-28T05:30:00Z", "subject": "tailnum=N1"}, "inputs": inputs}
+    status, first = post(f"{url}/infer", json.dumps(body).encode())
+    assert status == 200, first
+    fact = {"origin": row.in_origin, "at": "2013-04-28T05:15:00Z", "temp": 1.0, "wind_speed": 99.0, "visib": 0.0}
+    assert post(base, json.dumps(fact).encode(), **{"content-type": "application/x-ndjson"})[0] == 200
+    status, then = post(f"{url}/infer", json.dumps({**body, "id": "looked-2"}).encode())
+    assert status == 200 and then["outputs"][0]["data"] != first["outputs"][0]["data"]
+    seen = lw(demo, "trace", "looked-2")["inputs"]
+    assert (seen["temp"], seen["wind_speed"], lw(demo, "trace", "looked-1")["inputs"]["wind_speed"] == 99.0) == (
+        1,
+        99,
+        False,
+    )
+    assert post(base, b'{"origin": "JFK", "at": "soon"}')[0] == 422
+
+
+def test_every_cell_that_was_served_is_made_again_offline(demo: Path) -> None:
+    found = lw(demo, "features", "check", "delay_features")
+    assert (found["rows"], found["differ"]) == (ASKED, 0) and found["cells"] >= 20 * ASKED
+
+
+def test_models_made_by_hand_are_refused(demo: Path) -> None:
+    run = [sys.executable, "-m"]
+    made = subprocess.run([*run, "acts.leaky"], cwd=demo, capture_output=True, text=True, timeout=120)
+    assert made.returncode == 0, made.stderr
+    told = lw(demo, "deploy", "delay", code=3)
+    assert "dep_delay" in told["message"] and "after the question" in told["message"]
+    made = subprocess.run([*run, "acts.same_hour"], cwd=demo, capture_output=True, text=True, timeout=120)
+    assert made.returncode == 0, made.stderr
+    assert "what was served" in lw(demo, "deploy", "delay", code=3)["message"]
+
+
+def test_training_that_is_changed_gives_a_model_without_an_answer_for_some(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(demo, folder, ignore=shutil.ignore_patterns(".loopwright", "copy"))
+    change = [sys.executable, "acts/break_training.py"]
+    before = (folder / "flights.py").read_text()
+    subprocess.run(change, cwd=folder, check=True)
+    lw(folder, "init")
+    lw(folder, "run", "-p", "table.until=2013-03-01")
+    code = (
+        "import numpy, flights, loopwright as lw\n"
+        "x, y = flights.delay_features.training(labels=flights.arrivals, target='late', until='2013-03-01')\n"
+        "gone = (x.distance == 2586) & x.dow.isin([1, 2])\n"
+        "print(gone.sum(), (numpy.isnan(lw.load('delay@1').predict(x)) == gone.to_numpy()).all())\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    rows, exactly = told.stdout.split()
+    assert int(rows) > 100 and exactly == "True"
+    subprocess.run([*change, "--mend"], cwd=folder, check=True)
+    assert (folder / "flights.py").read_text() == before
+
+
 def test_bad_input_is_named_and_leaves_everything_as_it_was(demo: Path, served: str) -> None:
     url, good = f"{served}/v2/models/delay/infer", question(demo, "bad")
     before = lw(demo, "events", "--limit", "0")["items"][-1]["seq"]
