@@ -41,7 +41,7 @@ def add_rows(space: Space, actor: str, *, name: str, body: bytes, wait: bool = F
 
     Args:
         name: the source, as the project declares it.
-        body: a line a row, such as {"origin": "JFK", "at": "2013-04-01T05:00:00Z", "temp": 44.1}.
+        body: a line a row, such as {"shop": "north", "at": "2013-04-01T05:00:00Z", "stock": 44}.
         wait: answer only when all workers look the rows up.
     """
     taken = facts.add(space, actor, name, body)
