@@ -7,6 +7,7 @@ status and the version that the answer names.
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import shutil
 import socket
@@ -46,7 +47,7 @@ class Line:
         self.count += 1
         body = json.dumps(
             {
-                "id": f"c{self.place}-{self.count}",
+                "id": f"{os.getpid()}-{self.place}-{self.count}",  # an id that came before is answered as before
                 "parameters": {"time": small.AT},
                 "inputs": [
                     {"name": "x", "shape": [1], "datatype": "FP64", "data": [0.25]},
