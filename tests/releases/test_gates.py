@@ -137,14 +137,14 @@ def test_a_permit_is_for_one_move_and_the_label_is_guarded(trained: World) -> No
 
 def test_events_hold_no_words_of_people(trained: World) -> None:
     trained.deploy()
-    service.hold(trained.space, ME, "demo", "Ann saw odd labels")
+    service.pause(trained.space, ME, "demo", "Ann saw odd labels")
     with trained.space.read() as tx:
         found = ledger.read(tx, limit=10_000)
     assert "Ann" not in str([event.data for event in found])
 
 
-def test_a_hold_needs_a_reason(trained: World) -> None:
+def test_a_pause_needs_a_reason(trained: World) -> None:
     with pytest.raises(Invalid):
-        ops.hold(trained.space, ME, endpoint="demo")
-    ops.hold(trained.space, ME, endpoint="demo", reason="feed")
-    assert text.hold(ops.hold(trained.space, ME, endpoint="demo", lift=True)).startswith("the hold on demo is lifted")
+        ops.pause(trained.space, ME, endpoint="demo")
+    ops.pause(trained.space, ME, endpoint="demo", reason="feed")
+    assert ops.resume(trained.space, ME, endpoint="demo").lifted_us is not None
