@@ -57,7 +57,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Part(NamedTuple):
-    """The p-values of one aspect of the columns by horizon, and its mean departures."""
+    """The p-values of one aspect of the columns by horizon, and its mean deviations."""
 
     p: "Floats"
     shift: "Floats"
