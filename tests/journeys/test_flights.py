@@ -194,8 +194,8 @@ def test_a_caller_sends_what_it_knows_and_facts_arrive_over_http(demo: Path, ser
         told = json.loads(answer.read())
     asked = {item["name"]: item["datatype"] for item in told["parameters"]["lookup"]["inputs"]}
     row = frame(demo).sort_values("at_us").iloc[-1]
-    known = {name: row[f"ask_{name}"] for name in asked}
-    known = {n: v.isoformat() + "Z" if hasattr(v, "isoformat") else v for n, v in known.items()}
+    known = {name: row[f"ask_{name}"] for name in asked if name != "sched"} | {"sched": "2013-04-28T06:30:00Z"}
+    known = {name: value if isinstance(value, str) else int(value) for name, value in known.items()}
     inputs = [{"name": n, "shape": [1], "datatype": asked[n], "data": [v]} for n, v in known.items()]
     body = {"id": "looked-1", "parameters": {"time": "2013-04-28T05:30:00Z", "subject": "tailnum=N1"}, "inputs": inputs}
     status, first = post(f"{url}/infer", json.dumps(body).encode())
