@@ -84,12 +84,13 @@ def rolling(days: list[int], values: Any, rows: Any) -> list[float]:
 
 
 def draw(judged: Any) -> str:
-    """The picture of one replay."""
+    """The picture of one replay; quality by what really came true, also where labels were told wrongly."""
     import numpy as np
     import scoring
+    from replays import world
 
-    log = judged.log
-    label, at = log["label"].astype(float), log["at_us"]
+    log, late = judged.log, world("2013-12-31").late
+    label, at = np.array([late.get(name, np.nan) for name in log["request_id"].tolist()]), log["at_us"]
     served = scoring.choose(judged.scores, log["version"])
     has = ~np.isnan(label) & ~np.isnan(served) & ~np.isnan(judged.scores[1])
     which = (at[has] // DAY_US).astype(int)
@@ -121,7 +122,7 @@ def frame(made: Picture) -> None:
         made.text((made.x(max(start, made.first)) + made.x(min(following.timestamp() / 86_400, made.last))) / 2,
                   HEIGHT - BOTTOM + 18, month.strftime("%B"))  # fmt: skip
         month = following
-    step = 0.05
+    step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.5) if (made.high - made.low) / step <= 10)
     value = round(made.low / step) * step
     while value <= made.high:
         if value >= made.low:
