@@ -25,6 +25,7 @@ _NAMES = {
     "better": "releases.declare",
     "known_in_time": "releases.declare",
     "fast": "releases.declare",
+    "slices": "releases.declare",
     "warm": "releases.declare",
     "endpoint": "project.declare",
     "run": "project.run",

@@ -35,9 +35,9 @@ def block_interval(blocks: Sequence[float], confidence: float = 0.95) -> tuple[f
 
 
 def ratio_interval(
-    sums: Sequence[float], counts: Sequence[int], confidence: float = 0.95
+    sums: Sequence[float], counts: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, float, float] | None:
-    """A mean per row and its interval from block sums and counts: (low, mean, high); None without rows.
+    """A mean per row (or other unit) and its interval from block sums and counts: (low, mean, high); None without rows.
 
     Source: the ratio estimator by clusters, Cochran 1977, section 6.3; Student's t over the blocks. One block
     alone has no interval: low and high are then the mean.

@@ -14,12 +14,12 @@ from loopwright.loop.model import Cycle, Due
 from loopwright.monitors import blocks, feeds, windows
 from loopwright.monitors import queries as monitors
 from loopwright.monitors.model import Block
-from loopwright.releases import approvals, gates, guards, machine, measured, moves, service, work
+from loopwright.releases import approvals, evidence, gates, guards, machine, measured, moves, service, work
 from loopwright.releases import desk as desks
 from loopwright.releases import model as releases_model
 from loopwright.releases import queries as releases
 from loopwright.releases.desk import Desk
-from loopwright.releases.model import Rollout
+from loopwright.releases.model import Rollout, Sliced
 from loopwright.releases.work import JobFailed, Submit
 from loopwright.store import ledger
 from loopwright.store.database import Tx
@@ -171,7 +171,8 @@ def _cycle(space: Space, desk: Desk, at_us: int, submit: Submit | None) -> None:
         with space.read() as tx:
             before = releases.pool(tx, desk.name, desk.recipe.pool)
         older = [gates.package(space, names.get(space, desk.spec.model, number)) for number in before]
-        space.write(lambda tx: _gate(tx, desk, [package, *older], at_us))
+        judged = [(one, evidence.sliced(space, desk, one, submit)) for one in (package, *older)]
+        space.write(lambda tx: _gate(tx, desk, judged, at_us))
 
 
 def _begin(tx: Tx, desk: Desk, at_us: int) -> Cycle:
@@ -257,9 +258,9 @@ def _trained(tx: Tx, desk: Desk, cycle: Cycle, version: int) -> Cycle:
     return done
 
 
-def _gate(tx: Tx, desk: Desk, packages: list[gates.Package], at_us: int) -> None:
+def _gate(tx: Tx, desk: Desk, judged: list[tuple[gates.Package, Sliced | None]], at_us: int) -> None:
     """Hold the week's refit against the gate and, when it is refused, the champions of before that go along."""
-    package = packages[0]
+    package = judged[0][0]
     cycle = queries.at(tx, desk.name, at_us)
     if cycle is None or cycle.state != "gate":
         return
@@ -280,8 +281,8 @@ def _gate(tx: Tx, desk: Desk, packages: list[gates.Package], at_us: int) -> None
         data = {**_said(desk, at_us), "candidate": package.version, "busy": back.version, "reason": reason}
         ledger.append(tx, ACTOR, model.GATE_SKIPPED, desk.subject, data, cause=cycle.cause, at_us=at_us)
         return
-    for candidate in packages:
-        result = gates.later(tx, desk, candidate)
+    for candidate, sliced in judged:
+        result = gates.later(tx, desk, candidate, sliced=sliced)
         kind = releases_model.GATE_PASSED if result.verdict.passed else releases_model.GATE_REFUSED
         data = gates.event_data(desk, result)
         seq = ledger.append(tx, ACTOR, kind, desk.subject, data, cause=cycle.cause, at_us=at_us)

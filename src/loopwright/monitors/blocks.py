@@ -4,6 +4,7 @@ A version counts only on requests asked after it was trained, so it has seen non
 """
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -87,20 +88,20 @@ def _measure(con: Any, space: Space, ask: BlockAsk, columns: list[str]) -> Measu
     return Measured(day=closed, blocks=kept, pairs=pair_up(day, ask), flags=flags)
 
 
-def unseen(day: "Rows", ask: BlockAsk, version: int) -> "Column":
+def unseen(day: "Rows", trained_us: Mapping[str, int], version: int) -> "Column":
     """Which rows a version scored after it was trained; all answered ones for what was served."""
     import numpy as np
 
     if version == SERVED:
         return np.isfinite(day.served)
-    return np.isfinite(day.scores[version]) & (day.at_us >= ask.trained_us.get(str(version), 0))
+    return np.isfinite(day.scores[version]) & (day.at_us >= trained_us.get(str(version), 0))
 
 
 def measure(day: "Rows", ask: BlockAsk, version: int) -> Block:
     """The block of one version."""
     import numpy as np
 
-    scored = unseen(day, ask, version)
+    scored = unseen(day, ask.trained_us, version)
     score = day.served if version == SERVED else day.scores[version]
     use = scored & np.isfinite(day.label)
     label, said = day.label[use], score[use]
@@ -131,7 +132,7 @@ def pair_up(day: "Rows", ask: BlockAsk) -> list[BlockPair]:
     import numpy as np
 
     labelled = np.isfinite(day.label)
-    unseen_by = {v: unseen(day, ask, v) & labelled for v in sorted(day.scores)}
+    unseen_by = {v: unseen(day, ask.trained_us, v) & labelled for v in sorted(day.scores)}
     losses = {v: scores.LOSSES[ask.metric](day.label, day.scores[v]) for v in unseen_by}
     out = []
     for a in unseen_by:

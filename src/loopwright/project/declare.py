@@ -72,6 +72,7 @@ def endpoint(
     if options.get("approve", "") not in APPROVERS:
         named = ", ".join(sorted(APPROVERS - {""}))
         raise Invalid(f"approve names one of the roles {named}", code="endpoint.approve", field="approve")
+    _sliced(gate, features)
     made = Endpoint(
         name=valid_name(name),
         model=model,
@@ -83,6 +84,16 @@ def endpoint(
     )
     ENDPOINTS[name] = made
     return made
+
+
+def _sliced(gate: "GateSpec | None", features: "Features") -> None:
+    from loopwright.releases.model import Slices
+
+    named = [name for check in (gate.checks if gate else ()) if isinstance(check, Slices) for name in check.by]
+    for name in sorted(set(named) - set(features.outputs if named else ())):
+        there = ", ".join(features.outputs)
+        said = f"lw.slices: the features {features.name!r} have no column {name!r}; there are {there}"
+        raise Invalid(said, code="gate.slices", field="by", hint="name one of them in lw.slices(by=[...]), then lw run")
 
 
 def _numbers(name: str, keep: Sequence[str]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.times import parse_duration
-from loopwright.releases.model import Better, Fast, Floor, GateCheck, GateSpec, KnownInTime
+from loopwright.releases.model import Better, Fast, Floor, GateCheck, GateSpec, KnownInTime, Slices
 from loopwright.releases.policy import OPEN, WarmRecipe, cap_of, days_of, minutes_of
 
 
@@ -16,9 +16,9 @@ def gate(*checks: GateCheck) -> GateSpec:
         Invalid: something else than a check, or a check twice.
     """
     for check in checks:
-        if not isinstance(check, Floor | Better | KnownInTime | Fast):
+        if not isinstance(check, Floor | Better | KnownInTime | Fast | Slices):
             raise Invalid(
-                f"lw.gate takes lw.floor, lw.better, lw.known_in_time and lw.fast, not {check!r}",
+                f"lw.gate takes lw.floor, lw.better, lw.known_in_time, lw.fast and lw.slices, not {check!r}",
                 code="gate.check",
                 field="gate",
             )
@@ -69,6 +69,22 @@ def fast(limit: str = "50ms", *, times: float = 5.0, min_calls: int = 20) -> Fas
         Invalid: no such duration.
     """
     return Fast(limit_us=parse_duration(limit, "limit"), times=times, min_calls=min_calls)
+
+
+def slices(metric: str, *, by: Sequence[str], min_n: int = 300, worse: float = 0.10) -> Slices:
+    """Refuse a model that is shown to be much worse than the champion for one level of a column.
+
+    Args:
+        metric: the loss that slices are compared by.
+        by: columns of the features; each level of each is a slice.
+        min_n: labelled rows in the gate's days under which a slice is not judged.
+        worse: the share of the champion's loss in a slice that it may lose more there.
+
+    Raises:
+        Invalid: no such metric, or no such columns or numbers; `field` names it.
+    """
+    named = tuple(by) if isinstance(by, list | tuple) else (by,)
+    return Slices(metric=metric, by=named, min_n=min_n, worse=worse)
 
 
 def warm(

@@ -5,12 +5,15 @@ A twin is trained by the project's own step and never becomes a version.
 
 import contextlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from loopwright.artifacts import names
 from loopwright.checks import scores
+from loopwright.checks.gains import Pair
+from loopwright.checks.slices import Slice
 from loopwright.checks.verdicts import RISING
 from loopwright.data import queries as data_queries
 from loopwright.data import service as data
@@ -29,6 +32,7 @@ from loopwright.releases import desk as desks
 from loopwright.releases import gates, queries, work
 from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
+from loopwright.releases.model import Sliced, Slices
 from loopwright.releases.policy import LATEST_CLOSE
 from loopwright.releases.recipe import Book
 from loopwright.runs import service as runs
@@ -37,6 +41,10 @@ from loopwright.serving.columns import quoted
 from loopwright.store.space import Space
 
 TWIN, SHOWN, DELAYS = "releases.twin", "releases.score-served", "releases.label-delays"
+SLICED = "releases.slices"
+Levels = dict[tuple[str, str | None], list[Pair]]
+_Judged = tuple[Any, Any, Any]
+_Out = tuple[list[Block], list[BlockPair], Levels]
 _FAR_US = 1 << 62
 ACTOR = "loop"
 
@@ -163,6 +171,7 @@ class ServedAsk(msgspec.Struct, frozen=True, kw_only=True):
     days: list[str]
     known_us: int
     twin_us: int | None = None
+    check: Slices | msgspec.UnsetType = msgspec.UNSET
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +179,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
     blocks: list[Block]
     pairs: list[BlockPair]
+    sliced: Sliced | None = None
 
 
 def served(space: Space, desk: Desk, package: gates.Package, submit: work.Submit | None) -> Book | None:
@@ -201,11 +211,12 @@ def served(space: Space, desk: Desk, package: gates.Package, submit: work.Submit
     if not unseen:
         return Book([], [])
     ask = ServedAsk(endpoint=desk.name, version=package.version, days=unseen, known_us=now_us, twin_us=twin_us)
+    ask = msgspec.structs.replace(ask, check=gates.slices_of(desk) or msgspec.UNSET)
     digest = names.get(space, desk.spec.model, package.version).digest
     args = msgspec.to_builtins(ask)
     task = work.Task(action_id=_fresh(space, [SHOWN, args, digest]), kind=SHOWN, args=args, handler=score_served)
     found = msgspec.convert(work.do(space, task, submit), Shown)
-    return Book(found.blocks, found.pairs)
+    return Book(found.blocks, found.pairs, found.sliced)
 
 
 def _by_its_step(space: Space, desk: Desk, version: int) -> bool:
@@ -225,25 +236,27 @@ def score_served(space: Space, args: dict[str, Any], progress: Progress) -> dict
         progress(0, 2, f"a twin on what was known at {format_time(ask.twin_us)}")
         found = _trained(space, ask.endpoint, ask.twin_us)
     progress(1, 2, f"{len(ask.days)} days, scored again")
-    calendar, blocks, pairs = desk.calendar, list[Block](), list[BlockPair]()
+    blocks, pairs, levels = list[Block](), list[BlockPair](), Levels()
     with predictions.connect() as con:
         for day in ask.days:
-            close_us = min(calendar.close(day), ask.known_us)
-            span = rows.Asked(
-                endpoint=ask.endpoint,
-                since_us=calendar.start(day),
-                until_us=calendar.start(add_days(day, 1)),
-                known_before_us=close_us,
-            )
-            columns = rows.load(con, space, span)
-            _compare(con, desk, ask, (day, columns, found), (blocks, pairs))
-    return msgspec.to_builtins(Shown(blocks=blocks, pairs=pairs))  # type: ignore[no-any-return]
+            columns = _load(con, space, desk, day, ask.known_us)
+            _compare(con, desk, ask, (day, columns, found), (blocks, pairs, levels))
+    sliced = None
+    if ask.check is not msgspec.UNSET:
+        sliced = _together(ask.check, Sliced(stood=dict.fromkeys(ask.days, ask.version)), levels)
+    return msgspec.to_builtins(Shown(blocks=blocks, pairs=pairs, sliced=sliced))  # type: ignore[no-any-return]
 
 
-def _compare(
-    con: Any, desk: Desk, ask: ServedAsk, at: tuple[str, list[str], Model], out: tuple[list[Block], list[BlockPair]]
-) -> None:
-    """Add a day: the block of what was served, that of the version, and the pair of both on the labelled rows."""
+def _load(con: Any, space: Space, desk: Desk, day: str, known_us: int) -> list[str]:
+    """Make `judged` of a day's requests, with the labels as they were at its close, or at a moment before."""
+    since_us, until_us = desk.calendar.start(day), desk.calendar.start(add_days(day, 1))
+    known_us = min(desk.calendar.close(day), known_us)
+    asked = rows.Asked(endpoint=desk.name, since_us=since_us, until_us=until_us, known_before_us=known_us)
+    return rows.load(con, space, asked)
+
+
+def _compare(con: Any, desk: Desk, ask: ServedAsk, at: tuple[str, list[str], Model], out: _Out) -> None:
+    """Add a day: the blocks of what was served and of the version, and the pair of both, also by slice if asked."""
     import numpy as np
 
     day, columns, found = at
@@ -274,6 +287,76 @@ def _compare(
         loss = scores.LOSSES[desk.metric]
         a, b = (math.fsum(loss(read.label[both], score[both]).tolist()) for score in (read.served, said))
         out[1].append(BlockPair(day=day, a=SERVED, b=ask.version, n=int(both.sum()), loss_a=a, loss_b=b))
+        if ask.check is not msgspec.UNSET:
+            loss, pair = scores.LOSSES[ask.check.metric], Pair(day=day, n=0, loss_a=0, loss_b=0, b=ask.version)
+            judged = (both, loss(read.label, read.served), loss(read.label, said))
+            _by_level(con, ask.check.by, columns, pair, judged, out[2])
+
+
+def sliced(space: Space, desk: Desk, package: gates.Package, submit: work.Submit | None) -> Sliced | None:
+    """The pairs that the gate compares a version by, by slice; None where the gate asks for none or has no days enough.
+
+    A job under an id made of the days and the versions: asked again after a kill, it says the same.
+    """
+    check = gates.slices_of(desk)
+    if check is None:
+        return None
+    with space.read() as tx:
+        champion = queries.champion(tx, desk.name) or 0
+        stood = gates.compared(tx, desk, package, champion)[1].stood
+    if len(stood) < desk.recipe.min_blocks:
+        return None
+    what = {"endpoint": desk.name, "check": check, "asked": Sliced(champion=champion, stood=stood)}
+    args = msgspec.to_builtins(what)
+    task = work.Task(action_id=canonical.digest([SLICED, args]), kind=SLICED, args=args, handler=measure_slices)
+    try:
+        return msgspec.convert(work.do(space, task, submit), Sliced)
+    except work.JobFailed as error:
+        return Sliced(failed=error.message)
+
+
+def measure_slices(space: Space, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The job: the losses of both models by level, on the rows of each day that both scored after their training."""
+    import numpy as np
+
+    check, asked, found = msgspec.convert(args["check"], Slices), msgspec.convert(args["asked"], Sliced), Levels()
+    loss = scores.LOSSES[check.metric]
+    with space.read() as tx:
+        desk, known = desks.find(tx, args["endpoint"]), queries.trainings(tx, args["endpoint"])
+    trained = {str(training.version): training.trained_us for training in known}
+    with predictions.connect() as con:
+        for done, (day, version) in enumerate(sorted(asked.stood.items())):
+            progress(done, len(asked.stood), f"{day} by slice")
+            columns = _load(con, space, desk, day, _FAR_US)
+            read = rows.take(con, columns, _FAR_US)
+            unseen = [close.unseen(read, trained, v) for v in (asked.champion, version)]
+            both = np.isfinite(read.label) & unseen[0] & unseen[1]
+            judged = (both, loss(read.label, read.scores[asked.champion]), loss(read.label, read.scores[version]))
+            _by_level(con, check.by, columns, Pair(day=day, n=0, loss_a=0, loss_b=0, b=version), judged, found)
+    return msgspec.to_builtins(_together(check, asked, found))  # type: ignore[no-any-return]
+
+
+def _by_level(con: Any, by: Sequence[str], columns: list[str], pair: Pair, judged: _Judged, out: Levels) -> None:
+    """Add a day's pair, level by level: `judged` says which rows count, in their order, and what both lost on each."""
+    for column in by:
+        cell = f"CAST({quoted(f'in_{column}')} AS VARCHAR)" if f"in_{column}" in columns else "NULL"
+        levels = con.execute(f"SELECT {cell} FROM {rows.TABLE} ORDER BY at_us, request_id, id").fetchall()
+        sums: dict[str | None, list[tuple[float, float]]] = {}
+        for (level,), counts, a, b in zip(levels, *(part.tolist() for part in judged), strict=True):
+            if counts:
+                sums.setdefault(level, []).append((a, b))
+        for level, both in sums.items():
+            a, b = (math.fsum(side) for side in zip(*both, strict=True))
+            made = msgspec.structs.replace(pair, n=len(both), loss_a=a, loss_b=b)
+            out.setdefault((column, level), []).append(made)
+
+
+def _together(check: Slices, asked: Sliced, found: Levels) -> Sliced:
+    """The slices with rows enough, by column and level, and how many others there are."""
+    order = sorted(found, key=lambda key: (key[0], key[1] is None, key[1] or ""))
+    slices = [Slice(column=column, level=level, pairs=found[column, level]) for column, level in order]
+    large = [one for one in slices if one.n >= check.min_n]
+    return msgspec.structs.replace(asked, slices=large, few=len(slices) - len(large))
 
 
 def _trained(space: Space, endpoint: str, until_us: int) -> Model:
@@ -339,4 +422,4 @@ def measure_delays(space: Space, args: dict[str, Any], progress: Progress) -> di
     return {"minutes": min(max(4, hours) * 60, LATEST_CLOSE)}
 
 
-JOBS = {TWIN: train_twin, SHOWN: score_served, DELAYS: measure_delays}
+JOBS = {TWIN: train_twin, SHOWN: score_served, DELAYS: measure_delays, SLICED: measure_slices}

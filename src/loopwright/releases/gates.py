@@ -20,7 +20,7 @@ from loopwright.monitors.model import SERVED
 from loopwright.releases import queries
 from loopwright.releases import recipe as rules
 from loopwright.releases.desk import Desk
-from loopwright.releases.model import Floor, GateResult, KnownInTime
+from loopwright.releases.model import Floor, GateResult, KnownInTime, Sliced, Slices
 from loopwright.store.database import Tx
 from loopwright.store.space import Space
 
@@ -86,6 +86,11 @@ def floor_of(desk: Desk) -> Floor | None:
     return next((check for check in desk.gate.checks if isinstance(check, Floor)), None)
 
 
+def slices_of(desk: Desk) -> Slices | None:
+    """What a gate asks of slices, when it does."""
+    return next((check for check in desk.gate.checks if isinstance(check, Slices)), None)
+
+
 def book(tx: Tx, desk: Desk) -> rules.Book:
     """The blocks and pairs of the days that a gate may look at: the last ones, and older ones for those held."""
     last = monitors.closed_days(tx, desk.name)[-_REACH * desk.recipe.window_blocks :]
@@ -123,18 +128,28 @@ def first(tx: Tx, desk: Desk, package: Package, twin: TwinScore | None) -> GateR
     return _result(tx, desk, package.version, None, found)
 
 
-def later(tx: Tx, desk: Desk, package: Package, shown: rules.Book | None = None) -> GateResult:
+def compared(
+    tx: Tx, desk: Desk, package: Package, champion: int, shown: rules.Book | None = None
+) -> tuple[rules.Book, rules.Tested]:
+    """The days of a gate, and those on which a version (or what stands for it) can be compared with the champion."""
+    if shown is not None:
+        return shown, rules.compare(desk.recipe, shown, SERVED, [package.version])
+    days = book(tx, desk)
+    return days, rules.compare(desk.recipe, days, champion, stand_ins(tx, desk, package, champion))
+
+
+def later(
+    tx: Tx, desk: Desk, package: Package, shown: rules.Book | None = None, sliced: Sliced | None = None
+) -> GateResult:
     """The gate of a later version, on the paired days of the recipe (or of the version itself, made by hand).
 
     Args:
         shown: days on which a version made by hand, which has none of its own, was held against what was served.
+        sliced: the same days by slice, where the gate asks for it.
     """
     champion = queries.champion(tx, desk.name)
     assert champion is not None
-    days, against, stand = shown or book(tx, desk), SERVED, [package.version]
-    if shown is None:
-        against, stand = champion, stand_ins(tx, desk, package, champion)
-    tested = rules.compare(desk.recipe, days, against, stand)
+    days, tested = compared(tx, desk, package, champion, shown)
     enough = len(tested.pairs) >= desk.recipe.min_blocks
     found = [rules.better(desk.recipe, desk.better, tested, desk.spec.model)]
     if shown is not None and not enough:
@@ -144,6 +159,8 @@ def later(tx: Tx, desk: Desk, package: Package, shown: rules.Book | None = None)
             found.append(rules.floor_on_days(check, days, tested, metric=desk.metric))
         elif isinstance(check, KnownInTime):
             found.append(_known(tx, desk, package))
+        elif isinstance(check, Slices):
+            found.append(rules.by_slices(desk.recipe, check, tested, sliced or Sliced(), desk.spec.model))
     found.append(rules.fast_on_days(desk.fast, days, tested))
     return _result(tx, desk, package.version, champion, found)
 
@@ -202,14 +219,18 @@ def _result(tx: Tx, desk: Desk, version: int, champion: int | None, found: list[
 
 
 def event_data(desk: Desk, result: GateResult) -> dict[str, Any]:
-    """What the event of a gate holds."""
+    """What the event of a gate holds: of a slice the column, and not the level, which is a feature's value."""
+    reason = result.verdict.reason
+    for v in result.checks:
+        if "slice" in v.evidence:
+            reason = reason.replace(v.evidence["slice"], f"a level of {v.evidence['column']}")
     return {
         "endpoint": desk.name,
         "model": desk.spec.model,
         "candidate": result.version,
         "champion": result.champion,
         "verdict": result.verdict.outcome,
-        "reason": result.verdict.reason,
+        "reason": reason,
         "checks": {verdict.check: verdict.outcome for verdict in result.checks},
         "figures": {v.check: rules.figures(v) for v in result.checks if rules.figures(v)},
         "evidence": result.evidence,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from loopwright.checks.scores import LOSSES
+from loopwright.checks.slices import Slice
 from loopwright.checks.verdicts import RISING
 from loopwright.kernel.errors import Invalid
 from loopwright.kernel.event import EventKind
@@ -63,7 +64,44 @@ class Fast(msgspec.Struct, frozen=True, kw_only=True, tag="fast"):
             raise Invalid("times and min_calls are at least 1", code="gate.fast", field="times")
 
 
-GateCheck = Floor | Better | KnownInTime | Fast
+class Slices(msgspec.Struct, frozen=True, kw_only=True, tag="slices"):
+    """No slice, a level of a column of `by`, may be shown to lose more than the share `worse` above the champion."""
+
+    metric: str
+    by: tuple[str, ...]
+    min_n: int = 300
+    worse: float = 0.10
+
+    def __post_init__(self) -> None:
+        texts = all(isinstance(name, str) and name for name in self.by)
+        for field, good, what in (
+            ("metric", self.metric in LOSSES, f"one of {', '.join(sorted(LOSSES))}"),
+            ("by", self.by and texts and len(set(self.by)) == len(self.by), "a list of columns, each once"),
+            ("min_n", type(self.min_n) is int and 1 <= self.min_n <= 10**9, "a whole number of rows from 1"),
+            ("worse", type(self.worse) in (int, float) and 0 <= self.worse <= 100, "a share such as 0.1"),
+        ):
+            if not good:
+                said, hint = f"{field} is {what}, not {getattr(self, field)!r}", 'lw.slices("log_loss", by=["COLUMN"])'
+                raise Invalid(said, code="gate.slices", field=field, hint=f"{hint} in the project, then lw run")
+
+
+class Sliced(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate's paired days by slice.
+
+    Args:
+        stood: by day, the version that stood for the candidate.
+        slices: those with rows enough; `few` is how many others there are.
+        failed: why nothing could be measured.
+    """
+
+    champion: int = 0
+    stood: dict[str, int] = {}
+    slices: list[Slice] = []
+    few: int = 0
+    failed: str = ""
+
+
+GateCheck = Floor | Better | KnownInTime | Fast | Slices
 
 
 class GateSpec(msgspec.Struct, frozen=True, kw_only=True):

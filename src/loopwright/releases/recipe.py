@@ -6,21 +6,22 @@ from typing import Any
 
 import msgspec
 
-from loopwright.checks import verdicts
+from loopwright.checks import slices, verdicts
 from loopwright.checks.gains import Gain, Pair, gain
 from loopwright.checks.scores import auc_of_histograms
 from loopwright.checks.sequence import confidence_sequence
 from loopwright.checks.verdicts import RISING
 from loopwright.kernel.verdict import Verdict
 from loopwright.monitors.model import SERVED, Block, BlockPair
-from loopwright.releases.model import Better, Fast, Floor, GateSpec
+from loopwright.releases.model import Better, Fast, Floor, GateSpec, Sliced, Slices
 from loopwright.releases.policy import WarmRecipe
 
 
 class Book:
     """Blocks and pairs of an endpoint, by day and version."""
 
-    def __init__(self, blocks: Iterable[Block], pairs: Iterable[BlockPair]) -> None:
+    def __init__(self, blocks: Iterable[Block], pairs: Iterable[BlockPair], sliced: Sliced | None = None) -> None:
+        self.sliced = sliced
         self._blocks = {(block.day, block.version): block for block in blocks}
         self._pairs = {(pair.day, pair.a, pair.b): pair for pair in pairs}
 
@@ -66,6 +67,11 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
     def gain(self) -> Gain | None:
         """What the days say together."""
         return gain(self.pairs)
+
+    @property
+    def stood(self) -> dict[str, int]:
+        """By day, the version that stood for the recipe."""
+        return {pair.day: pair.b for pair in self.pairs}
 
 
 def compare(recipe: WarmRecipe, book: Book, champion: int, challengers: Sequence[int]) -> Tested:
@@ -118,10 +124,25 @@ def spread(recipe: WarmRecipe, book: Book, champions: Mapping[str, int], *, prio
 def better(recipe: WarmRecipe, check: Better, tested: Tested, name: str) -> Verdict:
     """Points 3 and 4: enough days, and the total gain a share of the champion's loss."""
     by = recipe.min_gain if check.by is None else check.by
-    who = "what was served" if tested.champion == SERVED else f"{name}@{tested.champion}"
+    who = _who(tested.champion, name)
     found = verdicts.better(check.metric, tested.gain, by=by, min_days=recipe.min_blocks, who=who)
-    stood = {pair.day: pair.b for pair in tested.pairs}
-    return msgspec.structs.replace(found, evidence={**found.evidence, "champion": tested.champion, "stood": stood})
+    evidence = {**found.evidence, "champion": tested.champion, "stood": tested.stood}
+    return msgspec.structs.replace(found, evidence=evidence)
+
+
+def _who(champion: int, name: str) -> str:
+    return "what was served" if champion == SERVED else f"{name}@{champion}"
+
+
+def by_slices(recipe: WarmRecipe, check: Slices, tested: Tested, sliced: Sliced, name: str) -> Verdict:
+    """The recipe's paired days by slice; what was measured must cover all the days that `better` looks at."""
+    stood = tested.stood if len(tested.pairs) >= recipe.min_blocks else {}
+    if sliced.failed or (stood and sliced.champion != tested.champion) or not stood.items() <= sliced.stood.items():
+        reason = f"slices could not be measured: {sliced.failed or 'the days are others than were looked at'}"
+        return Verdict(outcome="unknown", check="slices", reason=reason)
+    kept = [msgspec.structs.replace(one, pairs=[p for p in one.pairs if p.day in stood]) for one in sliced.slices]
+    who = _who(tested.champion, name)
+    return slices.judge(kept, sliced.few, who, worse=check.worse, min_n=check.min_n, min_days=recipe.min_blocks)
 
 
 def floor_on_days(check: Floor, book: Book, tested: Tested, *, metric: str) -> Verdict:

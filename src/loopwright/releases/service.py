@@ -65,12 +65,13 @@ def _judge(
         champion = queries.champion(tx, desk.name)
     twin = evidence.twin(space, desk, package, submit) if champion is None and gates.floor_of(desk) else None
     shown = evidence.served(space, desk, package, submit) if champion is not None else None
+    sliced = evidence.sliced(space, desk, package, submit) if shown is None else shown.sliced
 
     def decide(tx: Tx) -> GateResult:
         if queries.champion(tx, desk.name) is None:
             return gates.first(tx, desk, package, twin)
         queries.put_training(tx, desk.name, version.number, package.trained_us, refit=False)
-        return gates.later(tx, desk, package, shown)
+        return gates.later(tx, desk, package, shown, sliced)
 
     return space.write(decide), package, twin
 
