@@ -158,8 +158,8 @@ def test_a_version_made_by_hand_is_judged_by_slices_of_what_was_served(start: St
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        ("metric", {"metric": "auc"}), ("by", {"by": []}), ("by", {"by": ["c", "c"]}), ("by", {"by": [3]}), ("by", {"by": 3}),
-        ("min_n", {"min_n": 0}), ("min_n", {"min_n": 2.5}), ("worse", {"worse": -0.1}),
+        ("metric", {"metric": "auc"}), ("by", {"by": []}), ("by", {"by": ["c", "c"]}), ("by", {"by": [3]}),
+        ("by", {"by": 3}), ("min_n", {"min_n": 0}), ("min_n", {"min_n": 2.5}), ("worse", {"worse": -0.1}),
         ("worse", {"worse": float("nan")}), ("worse", {"worse": "10 %"}),
     ],
 )  # fmt: skip
