@@ -71,8 +71,8 @@ def test_add_finds_the_wind_and_the_repeated_hours_and_nothing_else(flights: Spa
         found[name] = added.findings
     wind, repeated = found.pop("weather")
     assert (wind.kind, wind.column, wind.count) == ("range", "wind_speed", 1)
-    assert wind.rows[0] == {"row": 1010, "origin": "EWR", "at": "2013-02-12T03:00:00Z", "wind_speed": 1048.36058}
-    assert "wind_speed = 1048.36058 (row 1010, origin EWR, at 2013-02-12T03:00:00Z)" in wind.message
+    assert wind.rows[0] == {"row": 3028, "origin": "EWR", "at": "2013-02-12T03:00:00Z", "wind_speed": 1048.36058}
+    assert "wind_speed = 1048.36058 (row 3028, origin EWR, at 2013-02-12T03:00:00Z)" in wind.message
     assert (repeated.kind, repeated.count) == ("duplicate-key", 3)
     assert [row["origin"] for row in repeated.rows] == ["EWR", "JFK", "LGA"]
     assert not any(found.values()), found

@@ -385,15 +385,17 @@ def _on_full(
         tally.stuck.append(f"{told}: refused without saying why: {said[-300:]}")
     filler.unlink()
     seen = lab.ask(project, "state")
-    odd = [p for p in after if p not in ("runs", "served", "events") and not between(seen[p], before[p], after[p])]
-    if odd:
+    own = {*operation.loose} - {"runs", "served", "events"}
+    parts = [part for part in after if part not in own | {"runs", "served", "events"}]
+    odd = [part for part in parts if not between(seen[part], before[part], after[part])]
+    if odd and not operation.takes_away:
         tally.lost.append(f"{told}: {odd}")
-    if done.acknowledged and any(seen[part] != after[part] for part in after):
+    if done.acknowledged and any(seen[part] != after[part] for part in after if part not in own):
         tally.false_success.append(f"{told}: {done.out[-200:]}")
     again = operation.run(lab, project, None)
     if again.code != 0 and not any(code in again.out + again.err for code in operation.refusals):
         tally.stuck.append(f"{told}: with room again exit {again.code}: {again.err[-300:]}")
-    if any(lab.ask(project, "state")[part] != after[part] for part in after if part not in ("runs", "served")):
+    if any(lab.ask(project, "state")[part] != after[part] for part in after if part not in own | {"runs", "served"}):
         tally.lost.append(f"{told}: after the repeat")
     if lab.lw(project, "fsck", "--json").code != 0:
         tally.wrong_bytes.append(f"{told}: fsck")

@@ -141,11 +141,11 @@ def test_a_column_that_was_a_text_before_does_not_keep_a_day_open(day: World) ->
 def test_a_guard_window_counts_calls_failures_and_latency(day: World) -> None:
     ask = {
         "action_id": "w1", "endpoint": "demo", "since_us": DAY_ONE, "until_us": DAY_ONE + DAY, "champion": 1,
-        "candidate": 2, "task": "binary",
+        "candidate": 2, "task": "binary", "slow_us": 50,
     }  # fmt: skip
     found = msgspec.convert(windows.measure_window(day.space, ask, silent), windows.GuardWindow)
-    assert (found.requests, found.candidate.calls, found.candidate.errors, found.candidate.strange) == (24, 24, 1, 0)
-    assert (found.champion.p95_us, found.candidate.p95_us) == (10, 90)
+    assert (found.requests, found.calls, found.alone) == (24, 24, 1)
+    assert found.slow == found.paired == 24
     assert windows.measure_window(day.space, ask, silent) == msgspec.to_builtins(found)
 
 

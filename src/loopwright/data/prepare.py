@@ -107,7 +107,7 @@ def show_facts(space: Space, made: Plan) -> None:
     with _lock:
         key = (space.home, made.facts)
         teller = _tellers.get(key)
-        if teller is None:
+        if teller is None or teller.space is not space:  # a folder may be closed and opened again
             teller = _tellers[key] = Teller(space, made)
         teller.tell()
 
@@ -116,7 +116,7 @@ class Teller:
     """Keeps the facts that can still be asked for of one plan in order, and writes them anew as they arrive."""
 
     def __init__(self, space: Space, made: Plan) -> None:
-        self._space = space
+        self.space = space
         self._plan = made
         self._joins = made.features.joins
         self._is_text = [_is_text(space, join) for join in self._joins]
@@ -128,12 +128,12 @@ class Teller:
     def tell(self) -> None:
         """Read what is new, and write the snapshot when there is anything."""
         path = Path(self._plan.facts)
-        with self._space.read() as tx:
+        with self.space.read() as tx:
             if facts.newest(tx) == self._written and path.exists():
                 return
         lock = take(path.with_suffix(".lock"))
         try:
-            with self._space.read() as tx:
+            with self.space.read() as tx:
                 now_us, newest = tx.now_us(), facts.newest(tx)
                 self._read(tx, newest, now_us - KEPT_US)
             replace_file(path, self._bytes(now_us - KEPT_US), durable=False)
