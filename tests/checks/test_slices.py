@@ -50,9 +50,7 @@ def test_one_slice_that_is_30_percent_worse_is_seen(slices: int, days: int, leas
 
 
 def _slice(level: str | None, n: int, losses: list[tuple[float, float]]) -> Slice:
-    pairs = [
-        Pair(day=f"2013-04-{day + 8:02d}", n=n, loss_a=a * n, loss_b=b * n) for day, (a, b) in enumerate(losses)
-    ]
+    pairs = [Pair(day=f"2013-04-{day + 8:02d}", n=n, loss_a=a * n, loss_b=b * n) for day, (a, b) in enumerate(losses)]
     return Slice(column="carrier", level=level, pairs=pairs)
 
 

@@ -46,7 +46,7 @@ def infer(request_id: str = "bad", **values: Any) -> bytes:
     return msgspec.json.encode(fields)
 
 
-OF_ITSELF = tuple(f'INSERT INTO "{table}"' for table in ("seals", "leases", "hosts"))
+OF_ITSELF = tuple(f'INSERT INTO "{table}"' for table in ("seals", "leases", "hosts", "outbox_cursor"))
 
 
 def digest(folder: Path) -> str:
@@ -187,14 +187,15 @@ def test_the_clock_moves_in_stops_and_settles(served: Served) -> None:
     with contextlib.closing(client.Client(where.control_url, timeout_s=None)) as caller:
         clock = caller.json("GET", "/api/v1/clock")
         assert (clock["mode"], clock["now"], clock["settled"]) == ("replay", "2020-01-25T04:00:00Z", True)
-        assert clock["next"] == "2020-01-26T04:00:00Z"
+        assert clock["next"] == "2020-01-25T08:00:00Z"  # feeds are looked at every four hours
         moved = caller.json("POST", "/api/v1/clock/advance", {"to": "2020-01-28T05:00:00Z"})
-        assert (moved["now"], moved["next"], moved["settled"]) == ("2020-01-28T05:00:00Z", "2020-01-29T04:00:00Z", True)
+        assert (moved["now"], moved["next"], moved["settled"]) == ("2020-01-28T05:00:00Z", "2020-01-28T08:00:00Z", True)
         again = caller.json("POST", "/api/v1/clock/advance", {"to": "2020-01-28T05:00:00Z"})
         assert again == moved
         events = project.json("events", "--limit", "0")["items"]
         stops = [event["data"]["to"] for event in events if event["kind"] == "clock.advanced@1"]
-        assert stops == [f"2020-01-{day}T04:00:00Z" for day in (26, 27, 28)] + ["2020-01-28T05:00:00Z"]
+        looks = [f"2020-01-{day}T{hour:02}:00:00Z" for day in (25, 26, 27, 28) for hour in range(0, 24, 4)]
+        assert stops == [look for look in looks if clock["now"] < look <= "2020-01-28T04:00:00Z"] + [moved["now"]]
         closed = [event["at"] for event in events if event["kind"] == "block.closed@1"]
         assert closed == [f"2020-01-{day}T04:00:00Z" for day in (26, 27, 28)]
 

@@ -266,9 +266,9 @@ def test_a_version_that_cannot_be_read_stands_in_the_way_of_itself_only(project:
         tree.write_bytes(b"not what was stored")
         publish.publish(space)
         assert "tiny@1" in publish.problems(space)["tiny"]
-        assert [e.name for e in publish._published(space.home / "run" / publish.ROUTE_FILE).values()] == [
-            "tiny"
-        ], "it stays as it was published before"
+        assert [e.name for e in publish._published(space.home / "run" / publish.ROUTE_FILE).values()] == ["tiny"], (
+            "it stays as it was published before"
+        )
         with pytest.raises(LoopwrightError) as caught:
             publish.require_served(space, "tiny")
         assert caught.value.code == "routes.refused"

@@ -75,9 +75,7 @@ def change(space: Space, wanted: Sequence[Route]) -> int:
         permit = None
         if states[0] != states[1]:
             verdict = {"outcome": "pass", "check": "test", "reason": "a test says so"}
-            permit = permits.issue(
-                tx, ME, "endpoint:delay", states, evidence=[], verdict=verdict, ttl_us=60_000_000
-            )
+            permit = permits.issue(tx, ME, "endpoint:delay", states, evidence=[], verdict=verdict, ttl_us=60_000_000)
         return routes.set(tx, ME, "delay", wanted, permit=permit)
 
     generation = space.write(write)

@@ -332,9 +332,7 @@ def _texts(by_version: dict[int, Any]) -> dict[str, Any]:
 
 def _by_version(row: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {
-        name.removeprefix(prefix): value
-        for name, value in row.items()
-        if name.startswith(prefix) and value is not None
+        name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix) and value is not None
     }
 
 

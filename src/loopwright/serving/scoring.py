@@ -158,9 +158,7 @@ def score_all(target: Target, rows: Sequence[Sequence[Any]]) -> list[Judged]:
     return out
 
 
-def packed_for(
-    target: Target, served: Served, rows: Sequence[Sequence[Any]], packed: list[Packed | None]
-) -> Packed:
+def packed_for(target: Target, served: Served, rows: Sequence[Sequence[Any]], packed: list[Packed | None]) -> Packed:
     """The rows as a version takes them, from what was `packed` for others; nothing for one that is not asked."""
     if served.predictor is None:
         return []

@@ -144,9 +144,7 @@ def enter(tx: Tx, path: Path, artifact: Artifact, cut_bytes: int) -> None:
     added = tx.execute(
         "INSERT INTO prediction_log(spool, endpoint, digest, rows, min_at_us, max_at_us, at_us)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (spool) DO NOTHING",
-        (
-            *(path.stem, path.parent.name, artifact.digest, meta["rows"], meta["min_at_us"], meta["max_at_us"], now),
-        ),
+        (*(path.stem, path.parent.name, artifact.digest, meta["rows"], meta["min_at_us"], meta["max_at_us"], now),),
     )
     if added:
         data = {"digest": artifact.digest, "rows": meta["rows"], "spool": path.stem, "cut_bytes": cut_bytes}

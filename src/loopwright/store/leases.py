@@ -75,7 +75,4 @@ def release(space: Space, lease: Lease) -> None:
 def held(tx: Tx) -> list[Held]:
     """All leases."""
     now = tx.machine_us()
-    return [
-        as_struct(Held, row, live=row["until_us"] > now)
-        for row in tx.query("SELECT * FROM leases ORDER BY name")
-    ]
+    return [as_struct(Held, row, live=row["until_us"] > now) for row in tx.query("SELECT * FROM leases ORDER BY name")]
