@@ -29,7 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predictions": ("serving", "Write the predictions of an endpoint, with their labels, to a Parquet file."),
     "pull": (
         "lineage",
-        "Copy a version and all that it was made from out of the remote, under the numbers that they have there.",
+        "Copy a version and all that it was made from out of the remote, under the numbers that they have "
+        "there.",
     ),
     "push": ("lineage", "Copy versions and all that they were made from to the remote."),
     "reproduce": ("lineage", "Make a version again from its record, and compare the bytes."),
