@@ -9,6 +9,7 @@ import pytest
 
 from loopwright.kernel.times import DAY, HOUR
 from loopwright.monitors import feed_rules as rules
+from loopwright.monitors.contrary import contrary
 from loopwright.monitors.feed_rules import Fault, Pass, Row, State
 
 SITES = ("A", "B", "C")
@@ -128,10 +129,16 @@ def test_labels_that_come_true_far_more_or_less_often_are_a_fault(after: float, 
 
 def test_labels_turned_round_are_told_from_a_truth_that_turned() -> None:
     few, many = [1.0] * 30 + [0.0] * 170, [1.0] * 170 + [0.0] * 30
-    assert rules.contrary(few, 0.16, 0.72) is None
-    assert rules.contrary(many, 0.16, 0.28) is not None
-    assert rules.contrary([1.0, 0.0] * 100, 0.5, 0.2) is None, "as many come true as before"
-    assert rules.contrary([1.0] * 10, 0.1, 0.2) is None, "too few"
+    def said(label: list[float], mean: float, auc: float) -> tuple[bool, bool]:
+        found = contrary(label, mean, auc)
+        assert found is not None and found.low < auc < found.high
+        return found.turned, found.upright
+
+    assert said(few, 0.16, 0.72) == (False, True)
+    assert said(many, 0.16, 0.28) == (True, False)
+    assert said(many, 0.16, 0.45) == (False, False), "a look that tells nothing ends nothing"
+    assert said([1.0, 0.0] * 100, 0.5, 0.2) == (False, False), "as many come true as before"
+    assert contrary([1.0] * 10, 0.1, 0.2) is None, "too few"
 
 
 @pytest.mark.parametrize(("rate", "most"), [(0.25, 0), (0.45, 0), (0.75, 10)])
@@ -143,5 +150,6 @@ def test_how_often_a_model_that_knows_nothing_is_called_turned_round(rate: float
     for _ in range(2000):
         score = draw.beta(2, 6, 300)
         label = (draw.random(300) < rate).astype(float)
-        false += rules.contrary(label.tolist(), float(score.mean()), auc(label, score)) is not None
+        found = contrary(label.tolist(), float(score.mean()), auc(label, score))
+        false += found is not None and found.turned
     assert false <= most, "even where three times as many come true as were predicted"

@@ -4,7 +4,7 @@ Every limit comes from what the feed did while it was sound; docs/guides/feeds.m
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 from zlib import crc32
@@ -17,7 +17,6 @@ SLOT_US = 4 * HOUR
 CLEAN_US = 12 * HOUR
 WARM_US = 14 * DAY  # before that much was seen, a feed is learnt and nothing is said
 MOST, LEAST = 1.5, 2.0  # times the greatest rate of labels, and a share of the least
-CONTRARY_ROWS = 100
 SIDE = 3  # buckets on each side of a jump
 _DAY, _WEEK, _WEEKS = DAY // SLOT_US, 7 * DAY // SLOT_US, 4
 _VALUES, _LEVELS, _KEYS = 200, 200, 20_000
@@ -466,33 +465,6 @@ class Pass:
         known = self.state.open.get(f"{column}:{what}")
         if known is not None and known.good_us is None:
             known.good_us = known.until_us = at_us
-
-
-class Contrary(msgspec.Struct, frozen=True):
-    """Labels that say the opposite of what was served."""
-
-    auc: float
-    high: float
-    rate: float
-    mean: float
-
-
-def contrary(label: Sequence[float], mean: float, auc: float | None) -> Contrary | None:
-    """Whether labels are those that were served turned round; None when they are not, or too few.
-
-    The AUC lies below one half by two standard errors (Hanley and McNeil 1982, Radiology 143), half as wide again
-    since rows of a day hang together, and the rate lies nearer to 1 - the mean score than to it, by twice as much. A
-    truth that has really turned round while as many come true as before is no such fault.
-    """
-    yes = sum(value > 0 for value in label)
-    no = len(label) - yes
-    if auc is None or min(yes, no) < CONTRARY_ROWS // 5:
-        return None
-    q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
-    spread = auc * (1 - auc) + (yes - 1) * (q1 - auc * auc) + (no - 1) * (q2 - auc * auc)
-    high, rate = auc + 3 * math.sqrt(max(spread, 0.0) / (yes * no)), yes / len(label)
-    turned = abs(rate - mean) - abs(rate - (1 - mean)) > 6 * math.sqrt(rate * (1 - rate) / len(label))
-    return Contrary(auc, high, rate, mean) if high < 0.5 and turned else None
 
 
 def _short(value: float | None) -> str:

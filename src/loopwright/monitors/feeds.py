@@ -17,6 +17,7 @@ from loopwright.kernel import canonical
 from loopwright.kernel.errors import Conflict, NotFound
 from loopwright.kernel.op import Progress
 from loopwright.kernel.times import DAY, HOUR, format_time
+from loopwright.monitors import contrary
 from loopwright.monitors import feed_queries as queries
 from loopwright.monitors import feed_rules as rules
 from loopwright.monitors.feed_model import FEED_BROKE, FEED_LOST, FEED_MENDED, LABELS, REQUESTS, Episode
@@ -231,16 +232,18 @@ def _contrary(done: Pass, judged: Sequence[tuple[float, float, int]], at_us: int
 
     label, score = np.array([row[0] for row in judged]), np.array([row[1] for row in judged])
     ranked = auc(label, score)
-    found = None if ranked is None else rules.contrary(label.tolist(), float(score.mean()), float(ranked))
-    if found is not None:
+    found = None if ranked is None else contrary.contrary(label.tolist(), float(score.mean()), float(ranked))
+    if found is None:
+        return
+    if found.turned:
         reason = (
             f"the labels of {len(judged)} requests are turned round: AUC {found.auc:.3f}, at most {found.high:.3f},"
             f" and {found.rate:.1%} came true where {found.mean:.1%} were predicted"
         )
-        figures = {name: round(value, 6) for name, value in msgspec.structs.asdict(found).items()}
+        figures = {name: round(getattr(found, name), 6) for name in ("auc", "high", "rate", "mean")}
         first_us = min(row[2] for row in judged)
         done.bad(Fault(column="", what=CONTRARY, since_us=first_us, reason=reason, figures=figures))
-    elif len(judged) >= rules.CONTRARY_ROWS:
+    elif found.upright and len(judged) >= contrary.CONTRARY_ROWS:
         done.good("", CONTRARY, at_us)  # labels of before that may be mixed still
 
 
