@@ -56,12 +56,7 @@ def project(main: str, **others: str) -> Files:
 # what is edited: (files, the text before, the text after); the edit must change the fingerprint
 NOTICED: dict[str, tuple[Files, str, str]] = {
     "module of a package whose __init__ is empty": (
-        {
-            **project("import pkg.a\n@lw.step\ndef step(x):\n    return pkg.a.f()\n"),
-            "pkg/__init__.py": "",
-            "pkg/a.py": "from . import c\ndef f(): return c.X\n",
-            "pkg/c.py": "X = 1\n",
-        },
+        {**project("import pkg.a\n@lw.step\ndef step(x):\n    return pkg.a.f()\n"), "pkg/__init__.py": "", "pkg/a.py": "from . import c\ndef f(): return c.X\n", "pkg/c.py": "X = 1\n"},
         "X = 1",
         "X = 2",
     ),
@@ -76,9 +71,7 @@ NOTICED: dict[str, tuple[Files, str, str]] = {
         "fill(2)",
     ),
     "method replaced by a function": (
-        project(
-            "class K:\n    def h(self): return 0\ndef new(self): return 1\ndef patch():\n    K.h = new\npatch()\n@lw.step\ndef step(x):\n    return K().h()\n"
-        ),
+        project("class K:\n    def h(self): return 0\ndef new(self): return 1\ndef patch():\n    K.h = new\npatch()\n@lw.step\ndef step(x):\n    return K().h()\n"),
         "return 1",
         "return 2",
     ),
@@ -88,44 +81,32 @@ NOTICED: dict[str, tuple[Files, str, str]] = {
         "seed(2)",
     ),
     "deque filled by a function": (
-        project(
-            "import collections, types\nK = collections.deque()\ndef fill(v):\n    K.append(v)\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"
-        ),
+        project("import collections, types\nK = collections.deque()\ndef fill(v):\n    K.append(v)\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
         "fill(1)",
         "fill(2)",
     ),
     "defaultdict filled by a function": (
-        project(
-            "import collections, types\nK = collections.defaultdict(int)\ndef fill(v):\n    K[0] = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"
-        ),
+        project("import collections, types\nK = collections.defaultdict(int)\ndef fill(v):\n    K[0] = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
         "fill(1)",
         "fill(2)",
     ),
     "namespace filled by a function": (
-        project(
-            "import collections, types\nK = types.SimpleNamespace()\ndef fill(v):\n    K.v = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"
-        ),
+        project("import collections, types\nK = types.SimpleNamespace()\ndef fill(v):\n    K.v = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
         "fill(1)",
         "fill(2)",
     ),
     "bytearray filled by a function": (
-        project(
-            "import collections, types\nK = bytearray()\ndef fill(v):\n    K.append(v)\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"
-        ),
+        project("import collections, types\nK = bytearray()\ndef fill(v):\n    K.append(v)\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
         "fill(1)",
         "fill(2)",
     ),
     "pattern kept by a function": (
-        project(
-            "import re\nK = []\ndef fill(v):\n    K.append(re.compile(v))\nfill('1')\n@lw.step\ndef step(x):\n    return K[0]\n"
-        ),
+        project("import re\nK = []\ndef fill(v):\n    K.append(re.compile(v))\nfill('1')\n@lw.step\ndef step(x):\n    return K[0]\n"),
         "fill('1')",
         "fill('2')",
     ),
     "dictionary of an own class": (
-        project(
-            "class D(dict): pass\nK = D()\ndef fill(v):\n    K[0] = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"
-        ),
+        project("class D(dict): pass\nK = D()\ndef fill(v):\n    K[0] = v\nfill(1)\n@lw.step\ndef step(x):\n    return K\n"),
         "fill(1)",
         "fill(2)",
     ),
