@@ -104,9 +104,9 @@ class Drive:
     # --- the space ---
 
     def _prepare(self) -> None:
-        """A Space in which the first version serves; made once per stream and start, then copied."""
+        """A Space in which the first version serves; made once per stream and span, then copied."""
         stream = self.stream
-        key = canonical.digest([stream.start, _texts(stream.project)])[:16]
+        key = canonical.digest([stream.start, stream.until, _texts(stream.project)])[:16]
         ready = self.cache / f"deployed-{key}"
         if not ready.exists():
             fresh = ready.with_suffix(f".{os.getpid()}")
