@@ -63,6 +63,14 @@ def test_the_project_is_short() -> None:
     assert sum(bool(line.strip()) for line in (PROJECT / "flights.py").read_text().splitlines()) <= 60
 
 
+def test_the_acts_declare_what_the_project_declares() -> None:
+    def plain(name: str) -> str:
+        return (PROJECT / name).read_text()
+
+    own = plain("flights.py").partition("# 1 data")[2].partition("# 3 steps")[0].strip()
+    assert plain("acts/declared.py").partition("# 1 data")[2].strip() == own
+
+
 def test_add_finds_the_wind_and_the_repeated_hours_and_nothing_else(flights: Space) -> None:
     names = declared(flights)
     found = {}

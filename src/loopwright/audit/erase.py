@@ -122,7 +122,7 @@ def receipts(space: Space, actor: str) -> list[Receipt]:
 
 
 def _whose(space: Space, text: str) -> Subject:
-    column, _, value = subjects.check(text).partition("=")
+    column, _, value = subjects.check(text, "subject").partition("=")
     if column != column.strip() or value != value.strip():
         raise Invalid("a subject is column=value without blanks around it", code="subject.form", field="subject")
     whose = Subject(column, value, subjects.hasher(space))

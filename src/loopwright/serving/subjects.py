@@ -47,7 +47,7 @@ def _agreed(space: "Space") -> bytes:
         return bytes(tx.value("SELECT secret FROM subject_keys WHERE name = 'subject'"))
 
 
-def check(text: object) -> str:
+def check(text: object, field: str = "parameters.subject") -> str:
     """A subject as it comes in, `kind=value`.
 
     Raises:
@@ -58,9 +58,9 @@ def check(text: object) -> str:
         if kind.strip() and equals and value.strip():
             return text
     raise Invalid(
-        f"parameters.subject must be kind=value, at most {MAX_CHARACTERS} characters",
+        f"{field} must be kind=value, at most {MAX_CHARACTERS} characters",
         code="subject.form",
-        field="parameters.subject",
+        field=field,
     )
 
 
